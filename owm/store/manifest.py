@@ -1,0 +1,131 @@
+"""The manifest: one versioned JSON file per stored model that says what it is, where from, and which bytes.
+
+A manifest of a newer schema is refused by name. Paths are relative to one of two roots, so that a store can move.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from owm.errors import Damaged, StoreError
+
+SCHEMA = 1
+FILE_NAME = "manifest.json"
+
+Root = Literal["owm", "hub"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file of a model: where it lies under its root, and its exact content."""
+
+    path: str
+    root: Root
+    size_bytes: int
+    sha256: str
+    role: Literal["model", "shard"] = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model file's header says, kept so that listing needs no header reading."""
+
+    architecture: str
+    name: str | None = None
+    n_params: int | None = None
+    n_ctx_train: int | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What owm knows of one stored model.
+
+    `ref` names the model at its source without quant, `label` is the quant as people type it, `revision` what was
+    asked for and `commit` what it resolved to.
+    """
+
+    ref: str
+    source: str
+    name: str
+    label: str
+    revision: str | None
+    commit: str | None
+    files: tuple[FileRecord, ...]
+    licence: str | None
+    facts: ModelFacts
+    created_at: str
+    gated: bool = False
+    made_from: dict[str, Any] | None = None
+    quality: dict[str, Any] | None = None
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def dump(manifest: Manifest) -> str:
+    """Write a manifest as JSON text."""
+    return json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+
+
+def parse(text: str, path: Path) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        StoreError: it was written by a newer owm.
+        Damaged: it is not a manifest.
+    """
+    try:
+        raw = json.loads(text)
+        schema = raw["schema"]
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise StoreError(
+                f"{path} was written by a newer owm (schema {schema}, this one knows {SCHEMA})", hint="update owm"
+            )
+        raw["files"] = tuple(FileRecord(**file) for file in raw["files"])
+        raw["facts"] = ModelFacts(**raw["facts"])
+        manifest = Manifest(**raw)
+        if schema != SCHEMA or not manifest.files or any(f.root not in ("owm", "hub") for f in manifest.files):
+            raise ValueError("unknown schema, root or no files")
+        for file in manifest.files:
+            if os.path.isabs(file.path) or ".." in Path(file.path).parts:
+                raise ValueError("a path leaves its root")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{path} is not a manifest: {error}", hint=f"remove {path.parent} and pull the model again") from error
+    return manifest
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Publish a manifest in its folder in one step: a reader sees the old one, the new one or none."""
+    publish_text(folder / FILE_NAME, dump(manifest))
+
+
+def publish_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader, a crash or a power cut finds either the old or the new content."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the platform can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

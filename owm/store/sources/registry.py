@@ -1,0 +1,24 @@
+"""Which source serves which kind of reference: the one table to extend for a new source."""
+
+from owm.errors import Unsupported
+from owm.store.local import Store
+from owm.store.refs import Kind, ModelRef
+from owm.store.sources.base import Source
+from owm.store.sources.hub import HubSource
+from owm.store.sources.pypi import PypiSource
+from owm.store.sources.url import UrlSource
+
+
+def source_for(ref: ModelRef, store: Store) -> Source:
+    """Return the source of a reference.
+
+    Raises:
+        Unsupported: this version of owm has no such source.
+    """
+    table: dict[Kind, Source] = {"hub": HubSource(store.hub), "pypi": PypiSource(), "url": UrlSource()}
+    if ref.kind not in table:
+        raise Unsupported(
+            f"this version of owm cannot fetch from {ref.kind}: {ref}",
+            hint="it takes short names, Hub repos, https addresses, `pypi:NAME` and paths",
+        )
+    return table[ref.kind]

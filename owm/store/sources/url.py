@@ -1,0 +1,80 @@
+"""A GGUF at a web address. Plain http is taken from this machine only: nothing vouches for what it brings."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from owm.errors import AccessDenied, ModelNotFound, OwmError, SourceUnreachable, TransferFailed, UsageError
+from owm.events import Sink
+from owm.store.download import Transfer, discard, download, new_session, write_error
+from owm.store.manifest import sync_folder
+from owm.store.names import safe_component
+from owm.store.refs import ModelRef
+from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class UrlSource:
+    """Single files at https addresses, kept in owm's own tree."""
+
+    def offer(self, ref: ModelRef, *, deadline: float) -> Offer:
+        """Ask for the headers of the address; a server that knows no HEAD is asked again by the download."""
+        import requests
+
+        parts = urlsplit(ref.name)
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise UsageError(f"plain http is not taken: {ref.name}", hint="use the https address")
+        name = PurePosixPath(unquote(parts.path)).name
+        if not name.lower().endswith(".gguf"):
+            raise ModelNotFound(f"the address names no .gguf file: {ref.name}", ref=ref.name)
+        host = parts.hostname or ""
+        try:
+            response = new_session().head(ref.name, timeout=deadline, allow_redirects=True)
+        except requests.exceptions.RequestException as error:
+            raise SourceUnreachable(f"{host} cannot be reached") from error
+        if response.status_code in (404, 410):
+            raise ModelNotFound(f"{host} has no {name} (HTTP {response.status_code})", ref=ref.name)
+        if response.status_code in (401, 403):
+            raise AccessDenied(f"{host} refuses {name} (HTTP {response.status_code})", hint="the address may have expired")
+        if response.status_code >= 400 and response.status_code not in (405, 501):
+            raise TransferFailed(f"{host} answered HTTP {response.status_code}", hint="try again later")
+        length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
+        revision = hashlib.sha256(ref.name.encode()).hexdigest()[:12]
+        file = RemoteFile(safe_component(name), int(length) if length.isdigit() else None)
+        return Offer(ref, "url", f"{host}/{PurePosixPath(file.path).stem}", None, revision, (file,))
+
+    def free_space_folder(self, offer: Offer, folder: Path) -> Path:
+        """The store's own disk must have the room."""
+        return folder
+
+    def partial_bytes(self, offer: Offer, files: Sequence[RemoteFile], folder: Path) -> int:
+        """Count what an earlier download left."""
+        partials = [_partial(folder, file) for file in files]
+        return sum(partial.stat().st_size for partial in partials if partial.exists())
+
+    def fetch(self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink) -> list[Fetched]:
+        """Download into `folder`."""
+        try:
+            return [self._fetch_one(offer, file, folder, check, sink) for file in files]
+        except OSError as error:
+            raise write_error(error, folder / "file") from error
+
+    def _fetch_one(self, offer: Offer, file: RemoteFile, folder: Path, check: Check, sink: Sink) -> Fetched:
+        partial = _partial(folder, file)
+        sha256 = download(Transfer(offer.ref.name, file.path, file.size_bytes), partial, sink=sink)
+        try:
+            check(partial, file.path)
+        except OwmError:
+            discard(partial)
+            raise
+        path = folder / file.path
+        os.replace(partial, path)
+        sync_folder(folder)
+        return Fetched(path, path.stat().st_size, sha256)
+
+
+def _partial(folder: Path, file: RemoteFile) -> Path:
+    return folder / f"{file.path}.incomplete"
