@@ -1,3 +1,43 @@
-"""owm: open-weight models, from wherever they are published to an answer."""
+"""owm: open-weight models, from wherever they are published to an answer.
+
+The library's names are imported from here, and loaded when they are first used:
+
+    from owm import Sampling, answer, load
+
+    with load("smollm2") as model:
+        for chunk in answer(model, "Why is the sky blue?", max_tokens=64):
+            print(chunk.text, end="")
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "answer": "owm.library",
+    "execute_pull": "owm.library",
+    "load": "owm.library",
+    "open_store": "owm.library",
+    "plan_pull": "owm.library",
+    "Model": "owm.engine.model",
+    "Sampling": "owm.engine.sampling",
+    "ModelRef": "owm.store.refs",
+    "OwmError": "owm.errors",
+}
+
+__all__ = ["Model", "ModelRef", "OwmError", "Sampling", "answer", "execute_pull", "load", "open_store", "plan_pull"]
+
+if TYPE_CHECKING:
+    from owm.engine.model import Model
+    from owm.engine.sampling import Sampling
+    from owm.errors import OwmError
+    from owm.library import answer, execute_pull, load, open_store, plan_pull
+    from owm.store.refs import ModelRef
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'owm' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

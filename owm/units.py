@@ -18,7 +18,9 @@ def format_bytes(n_bytes: int) -> str:
         if value < 1000 or unit == _BINARY[-1]:
             if unit == "B":
                 return f"{n_bytes} B"
-            return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+            return (
+                f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+            )
         value /= 1024
     raise AssertionError("unreachable")
 
@@ -32,7 +34,8 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
     if match is None or match[2] not in _FACTORS:
         raise ValueError(f"not a size: {text}")
-    return round(float(match[1]) * _FACTORS[match[2]])
+    factor: int = _FACTORS[match[2]]
+    return round(float(match[1]) * factor)
 
 
 def format_count(n: int) -> str:
@@ -40,7 +43,13 @@ def format_count(n: int) -> str:
     for factor, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
         if n >= factor:
             value = n / factor
-            return f"{value:.2f}{suffix}" if value < 10 else f"{value:.1f}{suffix}" if value < 100 else f"{value:.0f}{suffix}"
+            return (
+                f"{value:.2f}{suffix}"
+                if value < 10
+                else f"{value:.1f}{suffix}"
+                if value < 100
+                else f"{value:.0f}{suffix}"
+            )
     return str(n)
 
 

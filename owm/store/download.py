@@ -82,7 +82,9 @@ def new_session() -> "requests.Session":
     return session
 
 
-def download(transfer: Transfer, partial: Path, *, sink: Sink = ignore, session: "requests.Session | None" = None) -> str:
+def download(
+    transfer: Transfer, partial: Path, *, sink: Sink = ignore, session: "requests.Session | None" = None
+) -> str:
     """Bring a file's bytes into `partial`, whole, verified and fsynced; return their sha256.
 
     Raises:
@@ -240,8 +242,14 @@ class _Download:
             )
         except requests.exceptions.ProxyError as error:
             raise SourceUnreachable(f"the proxy refuses to connect to {self._host()}") from error
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.TooManyRedirects) as error:
-            raise ModelNotFound(f"cannot follow the address of {self.transfer.label}", ref=self.transfer.label) from error
+        except (
+            requests.exceptions.InvalidURL,
+            requests.exceptions.InvalidSchema,
+            requests.exceptions.TooManyRedirects,
+        ) as error:
+            raise ModelNotFound(
+                f"cannot follow the address of {self.transfer.label}", ref=self.transfer.label
+            ) from error
         except requests.exceptions.RequestException as error:
             raise SourceUnreachable(f"{self._host()} cannot be reached") from error
         with response:

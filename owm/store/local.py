@@ -94,6 +94,23 @@ class Store:
                 return model
         return None
 
+    def find_exactly(self, text: str) -> StoredModel:
+        """Return the one stored model that `text` names in full, for a command that removes it.
+
+        Raises:
+            ModelNotFound: nothing stored has that name, or several have.
+        """
+        ref = self.expand(refs.parse(text))
+        if ref.kind == "path":
+            return self._at_path(ref)
+        found = [model for wanted in self.candidates(ref) for model in self._of_source(wanted)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listing = ", ".join(self.shown_name(model) for model in found[:8])
+            raise ModelNotFound(f"{text} names {len(found)} stored models", ref=text, hint=f"say which: {listing}")
+        raise ModelNotFound(f"{text} is not stored", ref=text, hint="`owm list` shows what is")
+
     def find_stored(self, text: str) -> StoredModel:
         """Return the stored model that `text` names, which may be the beginning of a stored name.
 
@@ -179,7 +196,9 @@ class Store:
             freed = sum(path.stat().st_size for path in model.files if path.exists())
             try:
                 (model.folder / manifest.FILE_NAME).unlink(missing_ok=True)
-                in_hub = [p for p, f in zip(model.files, model.manifest.files, strict=True) if f.root == "hub" and p.exists()]
+                in_hub = [
+                    p for p, f in zip(model.files, model.manifest.files, strict=True) if f.root == "hub" and p.exists()
+                ]
                 shared = {self.file_path(f) for other in self.models() if other.manifest for f in other.manifest.files}
                 in_hub = [path for path in in_hub if path not in shared]
                 if in_hub:
@@ -252,7 +271,9 @@ class Store:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError) as error:
-            raise StoreError(f"cannot read {self.home / 'aliases.json'}: {error}", hint="mend or remove the file") from error
+            raise StoreError(
+                f"cannot read {self.home / 'aliases.json'}: {error}", hint="mend or remove the file"
+            ) from error
 
     def set_alias(self, name: str, target: ModelRef) -> None:
         """Give a model another name.
@@ -264,6 +285,7 @@ class Store:
             raise UsageError(f"not a name for an alias: {name!r}", hint="letters, digits, `.`, `_` and `-`")
         if name.lower() in catalog.load().entries:
             raise UsageError(f"{name} is a short name of the catalog already", hint="choose another alias")
+        target = self.expand(target)
         if target.kind == "path":
             target = ModelRef("path", str(Path(target.name).expanduser().absolute()))
         if target.kind == "catalog" and target.name == name.lower():
@@ -317,29 +339,30 @@ class Store:
         return None
 
     def _find_source(self, ref: ModelRef) -> StoredModel | None:
-        parts = [safe_component(part) for part in ("hub", *ref.name.split("/"))] if ref.kind == "hub" else [ref.kind]
-        stored = [
-            model
-            for path in self._manifests(*parts)
-            if (model := self._read(path)) and not model.is_gone and _matches(model.manifest, ref)
-        ]
-        stored.sort(key=lambda m: m.manifest.created_at if m.manifest else "", reverse=True)
-        if ref.quant is not None:
-            wanted = ref.quant.lower()
-            exact = [m for m in stored if m.label and m.label.lower() == wanted]
-            plain = [m for m in stored if m.label and re.sub(r"^(ud|i1)-", "", m.label.lower()) == wanted]
-            stored = exact or plain
-        if not stored:
+        newest = {model.label: model for model in reversed(self._of_source(ref)) if not model.is_gone}
+        if not newest:
             return None
-        newest = {model.label: model for model in reversed(stored)}
-        best = quants.choose(
-            [quants.Variant(label or "", ()) for label in newest], None, where=str(ref)
-        )
+        best = quants.choose([quants.Variant(label or "", ()) for label in newest], None, where=str(ref))
         return newest[best.label]
 
+    def _of_source(self, ref: ModelRef) -> list[StoredModel]:
+        """Return what is stored of one repo or package, in the quant that `ref` asks for, newest first."""
+        read = [model for path in self._manifests(ref.kind) if (model := self._read(path))]
+        stored = [model for model in read if _matches(model.manifest, ref)]
+        stored.sort(key=lambda m: m.manifest.created_at if m.manifest else "", reverse=True)
+        if ref.quant is None:
+            return stored
+        wanted = ref.quant.lower()
+        exact = [m for m in stored if m.label and m.label.lower() == wanted]
+        return exact or [m for m in stored if m.label and re.sub(r"^(ud|i1)-", "", m.label.lower()) == wanted]
+
     def _at_path(self, ref: ModelRef) -> StoredModel:
-        path = Path(ref.name).expanduser()
-        if path.is_dir():
+        try:
+            path = Path(ref.name).expanduser()
+            is_folder, exists = path.is_dir(), path.exists()
+        except (OSError, RuntimeError) as error:  # too long, not to be looked into, or no such user's home
+            raise ModelNotFound(f"no such file: {ref.name}", ref=ref.name) from error
+        if is_folder:
             found = [variant for variant in quants.variants(_listing(path))]
             if not found:
                 raise ModelNotFound(f"no GGUF file in {ref.name}", ref=ref.name, hint="name a .gguf file")
@@ -347,9 +370,11 @@ class Store:
                 listing = ", ".join(file.path for variant in found for file in variant.files[:1])
                 raise ModelNotFound(f"{ref.name} holds several models", ref=ref.name, hint=f"name one: {listing}")
             return StoredModel(ref.name, found[0].label, tuple(path / file.path for file in found[0].files))
-        if not path.exists():
+        if not exists:
             raise ModelNotFound(
-                f"no such file: {ref.name}", ref=ref.name, hint="a Hub repo is written `owner/repo`, a path as it is on disk"
+                f"no such file: {ref.name}",
+                ref=ref.name,
+                hint="a Hub repo is written `owner/repo`, a path as it is on disk",
             )
         files = [path]
         if shard := _SHARD.search(path.name):
@@ -380,7 +405,9 @@ def _matches(stored: Manifest | None, ref: ModelRef) -> bool:
     if stored is None:
         return False
     of = refs.parse(stored.ref)
-    if of.kind != ref.kind or of.name.lower() != ref.name.lower():
+    # The Hub takes names in any case, and a renamed repo by its old name; `stored.name` is what it goes by now.
+    names = {of.name} if ref.kind == "url" else {of.name.lower(), stored.name.lower()}
+    if of.kind != ref.kind or (ref.name if ref.kind == "url" else ref.name.lower()) not in names:
         return False
     if ref.file is not None and not any(file.path.endswith("/" + ref.file) for file in stored.files):
         return False

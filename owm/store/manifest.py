@@ -7,9 +7,11 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal
 
-from owm.errors import Damaged, StoreError
+from owm.errors import Damaged, StoreError, UsageError
+from owm.store import refs
 
 SCHEMA = 1
 FILE_NAME = "manifest.json"
@@ -92,12 +94,28 @@ def parse(text: str, path: Path) -> Manifest:
         manifest = Manifest(**raw)
         if schema != SCHEMA or not manifest.files or any(f.root not in ("owm", "hub") for f in manifest.files):
             raise ValueError("unknown schema, root or no files")
+        _check_types(manifest, "ref source name label created_at", str)
+        _check_types(manifest, "revision commit licence", str | None)
+        _check_types(manifest.facts, "architecture", str)
+        _check_types(manifest.facts, "name licence", str | None)
+        _check_types(manifest.facts, "n_params n_ctx_train", int | None)
+        refs.parse(manifest.ref)
         for file in manifest.files:
+            _check_types(file, "path sha256", str)
+            _check_types(file, "size_bytes", int)
             if os.path.isabs(file.path) or ".." in Path(file.path).parts:
                 raise ValueError("a path leaves its root")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{path} is not a manifest: {error}", hint=f"remove {path.parent} and pull the model again") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as error:
+        raise Damaged(
+            f"{path} is not a manifest: {error}", hint=f"remove {path.parent} and pull the model again"
+        ) from error
     return manifest
+
+
+def _check_types(record: Manifest | FileRecord | ModelFacts, names: str, kind: type | UnionType) -> None:
+    for name in names.split():
+        if not isinstance(getattr(record, name), kind):
+            raise ValueError(f"{name} is not {kind}")
 
 
 def write(manifest: Manifest, folder: Path) -> None:

@@ -14,7 +14,7 @@ def safe_component(name: str) -> str:
     cleaned = re.sub(r"[^A-Za-z0-9._+=@-]", "_", name).strip(".")
     if cleaned == name and 0 < len(name) <= MAX_COMPONENT:
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     return f"{cleaned[: MAX_COMPONENT - 11]}-{digest}".lstrip("-")
 
 
@@ -31,7 +31,7 @@ def check_repo_path(path: str) -> str:
         or "\\" in path
         or re.match(r"[A-Za-z]:", path)
         or any(part in ("..", "") for part in path.split("/"))
-        or any(ord(c) < 32 or ord(c) == 127 for c in path)
+        or any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in path)
         or any(len(part.encode()) > 255 for part in pure.parts)
     ):
         raise Damaged(f"the source lists a file with an unsafe name: {path!r}")

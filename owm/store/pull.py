@@ -90,7 +90,9 @@ def _plan(asked: ModelRef, wanted: ModelRef, offer: Offer, source: Source, store
         chosen = next((v for v in choices if any(f.path == wanted.file for f in v.files)), None)
         if chosen is None:
             near = ", ".join(f.path for f in offer.files if f.path.lower().endswith(".gguf"))
-            raise ModelNotFound(f"{where} has no file {wanted.file}", ref=str(wanted), hint=f"it has: {near or 'no GGUF'}")
+            raise ModelNotFound(
+                f"{where} has no file {wanted.file}", ref=str(wanted), hint=f"it has: {near or 'no GGUF'}"
+            )
     else:
         choices = quants.variants(offer.files)
         if not choices:

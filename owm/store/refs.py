@@ -23,7 +23,9 @@ _HUB = re.compile(
     re.IGNORECASE,
 )
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
-_HUB_PAGE = re.compile(rf"/(?P<name>{_NAME}/{_NAME})(?:/(?P<view>tree|blob|resolve|raw)/(?P<revision>[^/]+)(?:/(?P<file>.*))?)?/?")
+_HUB_PAGE = re.compile(
+    rf"/(?P<name>{_NAME}/{_NAME})(?:/(?P<view>tree|blob|resolve|raw)/(?P<revision>[^/]+)(?:/(?P<file>.*))?)?/?"
+)
 _PYPI = re.compile(rf"pypi:(?P<name>{_NAME})(?:==(?P<revision>[A-Za-z0-9][A-Za-z0-9._+!-]*))?")
 _OWN_SYNTAX = {"ollama": "ollama:", "oci": "oci://", "modelscope": "modelscope:"}
 
@@ -68,7 +70,11 @@ def parse(text: str) -> ModelRef:
         for form in _FORMS.values():
             if ref := form.parse(stripped):
                 return ref
-    raise UsageError(
+    raise _refusal(text)
+
+
+def _refusal(text: str) -> UsageError:
+    return UsageError(
         f"not a model name: {text!r}",
         hint="a model is a short name (`smollm2`), `owner/repo[:QUANT]`, a path, or a web address; see `owm pull --help`",
     )
@@ -87,20 +93,9 @@ def _print_catalog(ref: ModelRef) -> str:
 
 
 def _parse_hub(text: str) -> ModelRef | None:
-    bare = re.sub(r"^(?:https?://)?", "", text)
-    host, _, rest = bare.partition("/")
-    if host.lower() in _HUB_HOSTS:
-        if not text.startswith("http"):
-            return _parse_hub(rest)
-        parts = urlsplit(text)
-        path = parts.path
-        if page := _HUB_PAGE.fullmatch(unquote(path) if "%2F" not in path.upper() else path):
-            file = page["file"] if page["file"] and page["view"] != "tree" else None
-            if file and not file.lower().endswith(".gguf"):
-                file = None
-            revision = unquote(page["revision"]) if page["revision"] else None
-            return ModelRef("hub", page["name"], revision=None if revision == "main" else revision, file=file)
-        return _parse_hub(unquote(path).lstrip("/"))
+    address = re.match(rf"(?:https?://)?(?:{'|'.join(map(re.escape, _HUB_HOSTS))})(?=/)", text, re.IGNORECASE)
+    if address is not None:
+        return _parse_hub_address(text[address.end() :].split("?")[0].split("#")[0])
     if text.startswith(("./", "../", "~", "/")) or "://" in text:
         return None
     match = _HUB.fullmatch(text)
@@ -114,6 +109,24 @@ def _parse_hub(text: str) -> ModelRef | None:
         quant=match["quant"],
         file=match["file"],
     )
+
+
+def _parse_hub_address(path: str) -> ModelRef | None:
+    """Read a page of the Hub, or a reference with the Hub's host before it."""
+    page = _HUB_PAGE.fullmatch(path)
+    if page is None:
+        return _parse_hub(unquote(path).lstrip("/"))
+    revision = unquote(page["revision"] or "main")
+    file = unquote(page["file"] or "") if page["view"] != "tree" else ""
+    ref = ModelRef(
+        "hub",
+        page["name"],
+        revision=None if revision == "main" else revision,
+        file=file if file.lower().endswith(".gguf") else None,
+    )
+    if any(ord(c) < 32 or ord(c) == 127 for c in str(ref)) or _parse_hub(str(ref)) != ref:
+        raise _refusal(path)
+    return ref
 
 
 def _print_hub(ref: ModelRef) -> str:
@@ -131,7 +144,10 @@ def _print_pypi(ref: ModelRef) -> str:
 
 
 def _parse_url(text: str) -> ModelRef | None:
-    if not re.match(r"https?://[^/\s]+", text, re.IGNORECASE):
+    try:
+        if not re.match(r"https?://[^/\s]+", text, re.IGNORECASE) or not urlsplit(text).hostname:
+            return None
+    except ValueError:
         return None
     return ModelRef("url", quote(text, safe="%/:=&?~#+!$,;'@()*[]"))
 

@@ -66,5 +66,7 @@ class Source(Protocol):
     def partial_bytes(self, offer: Offer, files: Sequence[RemoteFile], folder: Path) -> int:
         """Return how many of the bytes of `files` are here already."""
 
-    def fetch(self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink) -> list[Fetched]:
+    def fetch(
+        self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink
+    ) -> list[Fetched]:
         """Bring files into `folder` (or wherever this source keeps them), verified, in the order given."""

@@ -52,7 +52,8 @@ class HubSource:
         info = _patiently(attempt)
         card = info.card_data.to_dict() if info.card_data else {}
         files = tuple(
-            RemoteFile(check_repo_path(s.rfilename), s.size, s.lfs.sha256 if s.lfs else None) for s in info.siblings or ()
+            RemoteFile(check_repo_path(s.rfilename), s.size, s.lfs.sha256 if s.lfs else None)
+            for s in info.siblings or ()
         )
         licence = card.get("license")
         return Offer(
@@ -81,7 +82,9 @@ class HubSource:
                     break
         return here
 
-    def fetch(self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink) -> list[Fetched]:
+    def fetch(
+        self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink
+    ) -> list[Fetched]:
         """Bring files into the cache, each verified before it gets its name."""
         session = new_session()
         try:
@@ -89,7 +92,9 @@ class HubSource:
         except OSError as error:
             raise write_error(error, self._repo_folder(offer)) from error
 
-    def _fetch_one(self, offer: Offer, file: RemoteFile, check: Check, sink: Sink, session: "requests.Session") -> Fetched:
+    def _fetch_one(
+        self, offer: Offer, file: RemoteFile, check: Check, sink: Sink, session: "requests.Session"
+    ) -> Fetched:
         hub = _library()
         from huggingface_hub import utils
 
@@ -294,4 +299,3 @@ def _translated(ref: ModelRef, file: str | None = None) -> "Iterator[None]":
         raise SourceUnreachable(f"{_host()} does not answer like a Hub") from error
     except ValueError as error:
         raise SourceUnreachable(f"{_host()} does not answer like a Hub") from error
-

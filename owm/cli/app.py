@@ -1,0 +1,125 @@
+"""The command line: which commands there are, and how one of them is run.
+
+Only the command that is called is imported; for the others their name and one line of help are enough. So `--help` and
+completion stay as quick as Typer itself.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from owm.cli.failures import ExitCode, report, say
+from owm.cli.terminal import speak_utf8
+from owm.errors import OwmError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Where a command lives, and the first line of its docstring (a test compares them)."""
+
+    module: str
+    help: str
+    is_hidden: bool = False
+
+
+COMMANDS = {
+    "run": Command("run", "Answer a prompt: from the argument, from a pipe, or both."),
+    "pull": Command("pull", "Fetch models into the store."),
+    "list": Command("listing", "List the stored models."),
+    "ls": Command("listing", "List the stored models.", is_hidden=True),
+    "show": Command("show", "Show what is known of a stored model."),
+    "path": Command("path", "Print where a model's file lies."),
+    "verify": Command("verify", "Check that stored files are what was published."),
+    "rm": Command("rm", "Remove stored models."),
+    "alias": Command("alias", "Give a model another name, or list such names."),
+}
+
+
+def build(argv: Sequence[str]) -> typer.Typer:
+    """Make the app for one command line."""
+    app = typer.Typer(
+        name="owm",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    app.callback()(_root)
+    called = next((word for word in argv if not word.startswith("-")), None)
+    for name, command in COMMANDS.items():
+        if name == called:
+            module = import_module(f"owm.cli.{command.module}")
+            app.command(name, hidden=command.is_hidden)(module.command)
+        else:
+            app.command(name, help=command.help, hidden=command.is_hidden)(_not_called)
+    return app
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line; return its exit code."""
+    speak_utf8()
+    try:
+        result = build(_completed_words() or argv)(args=list(argv), prog_name="owm", standalone_mode=False)
+    except OwmError as error:
+        return report(error)
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _reader_left()
+    except typer.TyperException as error:
+        return _usage_error(error, argv)
+    code = int(result) if isinstance(result, int) else ExitCode.OK
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_left()
+    return code
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=lambda v: _version(v))
+    ] = False,
+) -> None:
+    """Open-weight models, from wherever they are published to an answer in your terminal."""
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        from owm import __version__
+
+        sys.stdout.write(f"owm {__version__}\n")
+        raise typer.Exit
+
+
+def _not_called() -> None:
+    raise AssertionError("a command that is called is imported first")
+
+
+def _completed_words() -> list[str]:
+    """While the shell completes, the words are in the environment."""
+    for name in ("_TYPER_COMPLETE_ARGS", "COMP_WORDS"):
+        if "_OWM_COMPLETE" in os.environ and os.environ.get(name):
+            return os.environ[name].split()[1:]
+    return []
+
+
+def _usage_error(error: Any, argv: Sequence[str]) -> int:
+    message = error.format_message().strip().rstrip(".")
+    say("error", message[:1].lower() + message[1:])
+    command = next((word for word in argv if word in COMMANDS), None)
+    say("hint", f"`owm {command} --help`" if command else "`owm --help`")
+    return ExitCode.USAGE
+
+
+def _reader_left() -> int:
+    """The reader of stdout has gone (`| head`): end quietly, and keep Python from complaining at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.OK

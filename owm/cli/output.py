@@ -1,0 +1,90 @@
+"""What a command says: data to stdout (a table or one JSON value), talk to stderr, in one place for all commands."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from owm.cli import failures
+from owm.cli.terminal import is_terminal, one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How much to say, and in which form."""
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    def data(self, value: Any, *, lines: Sequence[str] | None = None) -> None:
+        """Write a result: as JSON if that was asked for, else `lines`."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+            return
+        for line in lines or ():
+            sys.stdout.write((one_line(line) if is_terminal(sys.stdout) else line) + "\n")
+
+    def table(
+        self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, right: Sequence[str] = ()
+    ) -> None:
+        """Write rows: as a JSON list, or as a table of `columns` (key in the row -> heading).
+
+        A table on a terminal is fitted to its width; in a pipe every cell is whole and columns stand two spaces apart.
+        """
+        if self.as_json:
+            self.data(list(rows))
+            return
+        cells = [[one_line(str("" if row[key] is None else row[key])) for key in columns] for row in rows]
+        if is_terminal(sys.stdout):
+            _draw(cells, columns, right)
+            return
+        headings = list(columns.values())
+        widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+        for line in [headings, *cells]:
+            padded = [
+                cell.rjust(width) if key in right else cell.ljust(width)
+                for cell, width, key in zip(line, widths, columns, strict=True)
+            ]
+            sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+    def note(self, message: str) -> None:
+        """Say something on stderr, unless `--quiet`."""
+        if not self.quiet:
+            sys.stderr.write(one_line(message) + "\n")
+            sys.stderr.flush()
+
+    def detail(self, message: str) -> None:
+        """Say something on stderr with `--verbose` only."""
+        if self.verbose:
+            self.note(message)
+
+    def warn(self, message: str) -> None:
+        """Say on stderr what the user must know; `--quiet` does not hide it."""
+        failures.say("warning", message)
+
+
+def _draw(cells: Sequence[Sequence[str]], columns: Mapping[str, str], right: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, (key, heading) in enumerate(columns.items()):
+        table.add_column(
+            heading,
+            justify="right" if key in right else "left",
+            no_wrap=index != 0,
+            overflow="fold" if index == 0 else "ellipsis",
+        )
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; no answer is no."""
+    sys.stderr.write(f"{one_line(question)} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,0 +1,54 @@
+"""What ggml knows of this machine: the devices that this build can compute on."""
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+_CPU, _GPU, _INTEGRATED_GPU = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that the installed build can use; memory in bytes."""
+
+    name: str
+    description: str
+    is_gpu: bool
+    free_bytes: int
+    total_bytes: int
+
+
+def devices() -> list[Device]:
+    """Return the devices of this build, the CPU included. ref: ggml/include/ggml-backend.h"""
+    from llama_cpp import _ggml
+
+    lib: Any = _ggml.libggml
+    lib.ggml_backend_dev_count.restype = ctypes.c_size_t
+    lib.ggml_backend_dev_get.restype = ctypes.c_void_p
+    lib.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    for name in ("ggml_backend_dev_name", "ggml_backend_dev_description"):
+        getattr(lib, name).restype = ctypes.c_char_p
+        getattr(lib, name).argtypes = [ctypes.c_void_p]
+    lib.ggml_backend_dev_type.restype = ctypes.c_int
+    lib.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    lib.ggml_backend_dev_memory.restype = None
+    lib.ggml_backend_dev_memory.argtypes = [
+        ctypes.c_void_p,
+        ctypes.POINTER(ctypes.c_size_t),
+        ctypes.POINTER(ctypes.c_size_t),
+    ]
+    found = []
+    for index in range(lib.ggml_backend_dev_count()):
+        device = lib.ggml_backend_dev_get(index)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        lib.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        found.append(
+            Device(
+                name=lib.ggml_backend_dev_name(device).decode(),
+                description=lib.ggml_backend_dev_description(device).decode(),
+                is_gpu=lib.ggml_backend_dev_type(device) in (_GPU, _INTEGRATED_GPU),
+                free_bytes=free.value,
+                total_bytes=total.value,
+            )
+        )
+    return found

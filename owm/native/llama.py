@@ -1,0 +1,326 @@
+"""The only door to llama.cpp: its C API with Python lifetimes, errors and types. No policy lives here.
+
+Every ctypes callback is kept referenced for the life of the process or object: a collected one is a segfault.
+"""
+
+import ctypes
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp as c
+
+from owm.errors import EngineError, NotEnoughMemory
+
+_ERROR, _WARN = 4, 3
+_CONTINUATION = 5
+_MAX_SEED = 0xFFFFFFFF
+
+_libc = ctypes.CDLL(None) if sys.platform != "win32" else ctypes.cdll.msvcrt
+
+_log_lines: deque[str] = deque(maxlen=200)
+_log_to_stderr = False
+_last_level = 0
+
+
+def _on_log(level: int, text: bytes | None, user_data: object) -> None:
+    global _last_level
+    level = _last_level if level == _CONTINUATION else level
+    _last_level = level
+    line = (text or b"").decode("utf-8", "replace")
+    if level >= _WARN:
+        _log_lines.append(line.rstrip("\n"))
+    if _log_to_stderr:
+        sys.stderr.write(line)
+
+
+_log_callback = c.llama_log_callback(_on_log)
+_started = threading.Lock()
+_is_started = False
+
+
+def start(*, log_to_stderr: bool = False) -> None:
+    """Initialise llama.cpp once; its log goes nowhere, or to stderr."""
+    global _is_started, _log_to_stderr
+    with _started:
+        _log_to_stderr = log_to_stderr
+        if not _is_started:
+            c.llama_log_set(_log_callback, ctypes.c_void_p(0))
+            c.llama_backend_init()
+            _is_started = True
+
+
+def library_build() -> str:
+    """Name the build whose binary formats (KV snapshots) belong together."""
+    return f"llama-cpp-python {c.__version__}"
+
+
+def system_info() -> str:
+    """Return llama.cpp's own line about the CPU features and backends in use."""
+    return bytes(c.llama_print_system_info()).decode()
+
+
+def can_offload() -> bool:
+    """Tell whether this build has a GPU backend and sees a device."""
+    return bool(c.llama_supports_gpu_offload())
+
+
+def _last_complaint() -> str:
+    lines = [line for line in _log_lines if line.strip()]
+    return lines[-1].split(": ", 1)[-1] if lines else "no reason given"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """Numbers of a sampler chain; a temperature of 0 is greedy. `seed` is 32 bits."""
+
+    temp: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    repeat_last_n: int
+    presence_penalty: float
+    frequency_penalty: float
+    seed: int
+    ignore_eos: bool
+
+
+class Model:
+    """A loaded model: its weights and its vocabulary."""
+
+    def __init__(self, path: Path, *, n_gpu_layers: int, use_mmap: bool = True) -> None:
+        """Load a model file.
+
+        Raises:
+            EngineError: llama.cpp does not take it; the message has its reason.
+        """
+        start(log_to_stderr=_log_to_stderr)
+        _log_lines.clear()
+        params = c.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        params.load_mode = c.LLAMA_LOAD_MODE_AUTO if use_mmap else c.LLAMA_LOAD_MODE_NONE
+        self.pointer = c.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
+            complaint = _last_complaint()
+            if "failed to allocate" in complaint or "out of memory" in complaint.lower():
+                raise NotEnoughMemory(f"not enough memory to load {path.name}: {complaint}", needed=0, free=0)
+            raise EngineError(f"llama.cpp cannot load {path.name}: {complaint}", hint="`--verbose` shows its whole log")
+        self.vocab = c.llama_model_get_vocab(self.pointer)
+        self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train: int = c.llama_model_n_ctx_train(self.pointer)
+        self.adds_bos = bool(c.llama_vocab_get_add_bos(self.vocab))
+        self.has_encoder = bool(c.llama_model_has_encoder(self.pointer))
+        self.has_decoder = bool(c.llama_model_has_decoder(self.pointer))
+        self.is_recurrent = bool(c.llama_model_is_recurrent(self.pointer))
+
+    def close(self) -> None:
+        """Free the weights."""
+        if self.pointer:
+            c.llama_model_free(self.pointer)
+            self.pointer = None
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Turn text into token ids, with BOS and the like if `add_special`, reading `<|…|>` if `parse_special`."""
+        raw = text.encode("utf-8", "surrogatepass")
+        capacity = len(raw) + 16
+        for _ in range(2):
+            tokens = (c.llama_token * capacity)()
+            n = c.llama_tokenize(self.vocab, raw, len(raw), tokens, capacity, add_special, parse_special)
+            if n >= 0:
+                return list(tokens[:n])
+            capacity = -n
+        raise EngineError("llama.cpp could not tokenize the prompt")
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """Return the bytes of one token, which may end inside a UTF-8 character; control tokens only if `special`."""
+        size = 64
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(size)
+            n = c.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            size = -n
+        raise EngineError(f"llama.cpp has no text for token {token}")
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether a token ends a turn or a text."""
+        return bool(c.llama_vocab_is_eog(self.vocab, token))
+
+    def special_text(self, which: str) -> str:
+        """Return the text of the `bos` or `eos` token, empty if the model has none."""
+        token = {"bos": c.llama_vocab_bos, "eos": c.llama_vocab_eos}[which](self.vocab)
+        return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def chat_template(self) -> str | None:
+        """Return the chat template in the file, None if it has none."""
+        found = c.llama_model_chat_template(self.pointer, None)
+        return bytes(found).decode("utf-8", "replace") if found else None
+
+
+class Batch:
+    """Tokens for one decode, reused from call to call."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.raw = c.llama_batch_init(capacity, 0, 1)
+        self.n_tokens = 0
+
+    def clear(self) -> None:
+        """Forget the tokens."""
+        self.n_tokens = 0
+
+    def add(self, token: int, position: int, sequence: int, *, wants_logits: bool) -> int:
+        """Append a token; return its index, by which its logits are asked for."""
+        raw, i = self.raw, self.n_tokens
+        raw.token[i] = token
+        raw.pos[i] = position
+        raw.n_seq_id[i] = 1
+        raw.seq_id[i][0] = sequence
+        raw.logits[i] = wants_logits
+        self.n_tokens = i + 1
+        return i
+
+    def close(self) -> None:
+        """Free the arrays."""
+        c.llama_batch_free(self.raw)
+
+
+class Context:
+    """A KV cache over a model, for `n_sequences` at once."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_batch: int,
+        n_ubatch: int,
+        n_sequences: int,
+        n_threads: int,
+        n_threads_batch: int,
+        kv_unified: bool = False,
+    ) -> None:
+        """Allocate a context; `n_ctx` counts tokens over all sequences.
+
+        Raises:
+            EngineError: llama.cpp refuses, most often for want of memory.
+        """
+        _log_lines.clear()
+        self.model = model
+        # ggml asks at every node of the graph whether to stop. A Python callback would take the interpreter lock each
+        # time; C's own `strlen` of a two-byte text answers the same question (0 or 1) without it.
+        self._cancel_flag = ctypes.create_string_buffer(2)
+        params = c.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = n_batch
+        params.n_ubatch = n_ubatch
+        params.n_seq_max = n_sequences
+        params.n_threads = n_threads
+        params.n_threads_batch = n_threads_batch
+        params.kv_unified = kv_unified
+        params.no_perf = True
+        params.abort_callback = ctypes.cast(_libc.strlen, c.ggml_abort_callback)
+        params.abort_callback_data = ctypes.cast(self._cancel_flag, ctypes.c_void_p)
+        self.pointer = c.llama_init_from_model(model.pointer, params)
+        if not self.pointer:
+            raise EngineError(
+                f"llama.cpp cannot make a context of {n_ctx} tokens: {_last_complaint()}",
+                hint="a smaller `--ctx-size` needs less memory",
+            )
+        self.memory = c.llama_get_memory(self.pointer)
+        self.n_ctx: int = c.llama_n_ctx(self.pointer)
+        self.n_ctx_sequence: int = c.llama_n_ctx_seq(self.pointer)
+        self.n_batch: int = c.llama_n_batch(self.pointer)
+        self.n_sequences = n_sequences
+        self.batch = Batch(self.n_batch)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._cancel_flag.raw[0] != 0
+
+    def cancel(self) -> None:
+        """Stop a decode that is running (on the CPU, at once) and any later one. Callable from any thread."""
+        self._cancel_flag[0] = b"\x01"
+
+    def resume(self) -> None:
+        """Take decodes again after `cancel`."""
+        self._cancel_flag[0] = b"\x00"
+
+    def decode(self) -> int:
+        """Run the batch. Returns 0 = done, 1 = no KV room for it, 2 = cancelled.
+
+        Raises:
+            EngineError: llama.cpp failed.
+        """
+        self.batch.raw.n_tokens = self.batch.n_tokens
+        status: int = c.llama_decode(self.pointer, self.batch.raw)
+        if status in (0, 1, 2):
+            return status
+        raise EngineError(f"llama.cpp failed to decode ({status}): {_last_complaint()}")
+
+    def forget(self, sequence: int, begin: int = 0) -> bool:
+        """Drop a sequence's KV from position `begin` on; False where the model cannot do that in part."""
+        return bool(c.llama_memory_seq_rm(self.memory, sequence, begin, -1))
+
+    def close(self) -> None:
+        """Free the KV cache."""
+        if self.pointer:
+            self.batch.close()
+            c.llama_free(self.pointer)
+            self.pointer = None
+
+
+class Sampler:
+    """A llama.cpp sampler chain: penalties, top-k, top-p, min-p, temperature, then a draw (or the likeliest)."""
+
+    def __init__(self, settings: SamplerSettings, model: Model) -> None:
+        params = c.llama_sampler_chain_default_params()
+        params.no_perf = True
+        self.pointer = c.llama_sampler_chain_init(params)
+        s = settings
+        if s.ignore_eos:
+            ends = [token for token in range(model.n_vocab) if model.is_end(token)]
+            biases = (c.llama_logit_bias * len(ends))(*((token, float("-inf")) for token in ends))
+            self._add(c.llama_sampler_init_logit_bias(model.n_vocab, len(ends), biases))
+        self._remembers = s.repeat_penalty != 1.0 or s.presence_penalty != 0 or s.frequency_penalty != 0
+        if self._remembers:
+            self._add(
+                c.llama_sampler_init_penalties(
+                    s.repeat_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
+                )
+            )
+        if s.temp <= 0:
+            self._add(c.llama_sampler_init_greedy())
+            return
+        if s.top_k > 0:
+            self._add(c.llama_sampler_init_top_k(s.top_k))
+        if s.top_p < 1.0:
+            self._add(c.llama_sampler_init_top_p(s.top_p, 1))
+        if s.min_p > 0:
+            self._add(c.llama_sampler_init_min_p(s.min_p, 1))
+        self._add(c.llama_sampler_init_temp(s.temp))
+        self._add(c.llama_sampler_init_dist(s.seed & _MAX_SEED))
+
+    def _add(self, link: Any) -> None:
+        c.llama_sampler_chain_add(self.pointer, link)
+
+    def sample(self, context: Context, index: int) -> int:
+        """Draw the next token from the logits of the batch's token `index`, and remember it."""
+        return int(c.llama_sampler_sample(self.pointer, context.pointer, index))
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        """Let the penalties know of tokens that were not drawn (the prompt)."""
+        for token in tokens if self._remembers else ():
+            c.llama_sampler_accept(self.pointer, token)
+
+    def close(self) -> None:
+        """Free the chain."""
+        if self.pointer:
+            c.llama_sampler_free(self.pointer)
+            self.pointer = None

@@ -1,0 +1,257 @@
+"""The one way owm's benchmarks compare: two sides in turn, the ratio of each pair, the median ratio and its interval.
+
+Runs alternate (A B, B A, A B, …) because a shared machine drifts: what both sides of a pair saw cancels in their ratio.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+import psutil
+
+POLL_SECONDS = 0.005
+MIN_PAIRS = 5
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished command: what it took and what it said."""
+
+    seconds: float
+    peak_bytes: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Paired measurements of `ours` against `theirs`, and what they say about a bound on ours / theirs."""
+
+    name: str
+    unit: str
+    ours: list[float]
+    theirs: list[float]
+    bound: float
+    at_least: bool
+
+    @property
+    def ratios(self) -> list[float]:
+        """Ours / theirs of each pair."""
+        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+
+    @property
+    def is_met(self) -> bool:
+        """The verdict on the median; on the interval at a bound of 1, for "as good as" shows only up to the noise."""
+        low, high, _ = median_interval(self.ratios)
+        if self.at_least:
+            return (high if self.bound == 1.0 else statistics.median(self.ratios)) >= self.bound
+        return (low if self.bound == 1.0 else statistics.median(self.ratios)) <= self.bound
+
+    def summary(self) -> dict[str, object]:
+        """Say it for a program."""
+        low, high, confidence = median_interval(self.ratios)
+        return asdict(self) | {
+            "ratios": self.ratios,
+            "ratio": statistics.median(self.ratios),
+            "interval": [low, high],
+            "confidence": confidence,
+            "is_met": self.is_met,
+        }
+
+    def lines(self) -> list[str]:
+        """Say it for a person."""
+        low, high, confidence = median_interval(self.ratios)
+        bound = f"{'>=' if self.at_least else '<='} {self.bound:g}"
+        return [
+            f"{self.name}: {'met' if self.is_met else 'MISSED'}",
+            f"  owm        {statistics.median(self.ours):.4g} {self.unit}",
+            f"  reference  {statistics.median(self.theirs):.4g} {self.unit}",
+            f"  ratio      {statistics.median(self.ratios):.3f} [{low:.3f}, {high:.3f}] "
+            f"({confidence:.0%}, {len(self.ratios)} pairs), bound {bound}",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Measurements held against an absolute upper limit."""
+
+    name: str
+    unit: str
+    ours: list[float]
+    bound: float
+
+    @property
+    def is_met(self) -> bool:
+        """The verdict on the median."""
+        return statistics.median(self.ours) <= self.bound
+
+    def summary(self) -> dict[str, object]:
+        """Say it for a program."""
+        low, high, confidence = median_interval(self.ours)
+        median = statistics.median(self.ours)
+        interval = {"interval": [low, high], "confidence": confidence}
+        return asdict(self) | {"median": median} | interval | {"is_met": self.is_met}
+
+    def lines(self) -> list[str]:
+        """Say it for a person."""
+        low, high, confidence = median_interval(self.ours)
+        return [
+            f"{self.name}: {'met' if self.is_met else 'MISSED'}",
+            f"  owm        {statistics.median(self.ours):.4g} {self.unit} [{low:.4g}, {high:.4g}] "
+            f"({confidence:.0%}, {len(self.ours)} runs), bound <= {self.bound:g} {self.unit}",
+        ]
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the tightest pair of order statistics that holds the median with 95 %, and its exact confidence.
+
+    Assumes nothing but independent runs. With 5 values the widest there is holds it with 94 %.
+    ref: Conover, Practical Nonparametric Statistics, 3.2 (the sign test's interval)
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    best = 0
+    for k in range(n // 2):
+        if _confidence(n, k) >= 0.95:
+            best = k
+    return ordered[best], ordered[n - 1 - best], _confidence(n, best)
+
+
+def _confidence(n: int, k: int) -> float:
+    """Probability that the median lies between the (k+1)th smallest and the (k+1)th largest of n values."""
+    return 1 - 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+
+
+def measure_pairs(ours: Callable[[], T], theirs: Callable[[], T], pairs: int) -> tuple[list[T], list[T]]:
+    """Run both sides alternately after one warm-up each, swapping who goes first in every pair."""
+    ours()
+    theirs()
+    results: tuple[list[T], list[T]] = ([], [])
+    for pair in range(pairs):
+        for side in (0, 1) if pair % 2 == 0 else (1, 0):
+            results[side].append((ours, theirs)[side]())
+            print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return results
+
+
+def run_command(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Run:
+    """Run a command to its end and measure it; one that fails ends the benchmark.
+
+    The peak is that of the process and its children together, with the pages of mapped files that they hold.
+    """
+    words = [str(word) for word in command]
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        began = perf_counter()
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=os.environ | (environment or {}),
+        )
+        watch = _MemoryWatch(process.pid)
+        watch.start()
+        # wait4 and not communicate: it wakes at the end itself and knows the peak that polling may have missed.
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        watch.stop()
+        stdout.seek(0)
+        stderr.seek(0)
+        run = Run(
+            seconds=seconds,
+            peak_bytes=max(watch.peak_bytes, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)),
+            stdout=stdout.read().decode("utf-8", "replace"),
+            stderr=stderr.read().decode("utf-8", "replace"),
+        )
+    if process.returncode:
+        code = process.returncode
+        reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        tail = "\n".join(run.stderr.splitlines()[-10:])
+        sys.exit(f"error: {reason} from: {' '.join(words)}\n{tail}")
+    return run
+
+
+class _MemoryWatch(threading.Thread):
+    """Polls the resident memory of a process tree."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.peak_bytes = 0
+        self._pid = pid
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        before = 0
+        while not self._is_over.wait(POLL_SECONDS):
+            now = _tree_bytes(self._pid)
+            # Seen twice in a row: for an instant a freshly forked child seems to hold all its parent's pages again.
+            self.peak_bytes = max(self.peak_bytes, min(before, now))
+            before = now
+
+    def stop(self) -> None:
+        self._is_over.set()
+        self.join()
+
+
+def _tree_bytes(pid: int) -> int:
+    """Sum the resident bytes of a process and its descendants; those that have ended count nothing."""
+    proc = Path("/proc", str(pid))
+    try:
+        # Straight from /proc on Linux: psutil lists every process of the machine to find children.
+        resident = int((proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        children = [child for task in (proc / "task").iterdir() for child in (task / "children").read_text().split()]
+        return resident + sum(_tree_bytes(int(child)) for child in children)
+    except (OSError, IndexError):
+        pass
+    try:
+        process = psutil.Process(pid)
+        tree = [process, *process.children(recursive=True)]
+        return sum(member.memory_info().rss for member in tree)
+    except psutil.Error:
+        return 0
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return the options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=_at_least_five, default=9, metavar="N", help="pairs to measure (default 9)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
+    return parser
+
+
+def _at_least_five(text: str) -> int:
+    if (pairs := int(text)) < MIN_PAIRS:
+        raise argparse.ArgumentTypeError(f"at least {MIN_PAIRS}")
+    return pairs
+
+
+def report(results: Sequence[Comparison | Limit], json_file: Path | None) -> int:
+    """Print every result, write them to a file if asked, and return the exit status."""
+    for result in results:
+        print("\n".join(result.lines()))
+    if json_file:
+        document = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "python": platform.python_version(),
+            "results": [result.summary() for result in results],
+        }
+        json_file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(result.is_met for result in results) else 1

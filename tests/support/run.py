@@ -1,0 +1,67 @@
+"""Commands run as real processes, with a result that reads like the text they printed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Output(str):
+    """The standard output of a finished command, with `stderr` and `exit_code` beside it."""
+
+    stderr: str
+    exit_code: int
+
+    @property
+    def json(self) -> Any:
+        """The output read as JSON."""
+        return json.loads(self)
+
+
+def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Return the environment of the test with the sources importable; None removes a variable."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    for name, value in (changes or {}).items():
+        env.pop(name, None)
+        if value is not None:
+            env[name] = value
+    return env
+
+
+def start(args: Sequence[str | os.PathLike[str]], env: Mapping[str, str | None] | None = None) -> "subprocess.Popen[str]":
+    """Start this Python with `args`; the caller waits for it or kills it."""
+    return subprocess.Popen(
+        [sys.executable, *map(os.fspath, args)],
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def finish(process: "subprocess.Popen[str]", *, timeout: float = 60) -> Output:
+    """Wait for a process and return what it printed."""
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    output = Output(stdout)
+    output.stderr = stderr
+    output.exit_code = process.returncode
+    return output
+
+
+def run(
+    args: Sequence[str | os.PathLike[str]], env: Mapping[str, str | None] | None = None, *, timeout: float = 60
+) -> Output:
+    """Run this Python with `args` to its end: `run(["-m", "owm", "list", "--json"])`."""
+    return finish(start(args, env), timeout=timeout)

