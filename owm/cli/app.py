@@ -71,8 +71,10 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        return _reader_left()
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):  # Typer turns it into an exit of its own
+            return _reader_left()
+        raise
     except typer.TyperException as error:
         return _usage_error(error, argv)
     code = int(result) if isinstance(result, int) else ExitCode.OK
@@ -121,5 +123,5 @@ def _usage_error(error: Any, argv: Sequence[str]) -> int:
 
 def _reader_left() -> int:
     """The reader of stdout has gone (`| head`): end quietly, and keep Python from complaining at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return ExitCode.OK

@@ -240,9 +240,6 @@ class _Reader:
             n_bytes = n_elements // block * block_bytes
             tensors.append(TensorEntry(name, shape, type_id, offset, n_bytes))
             expected = -(-(offset + n_bytes) // alignment) * alignment
-            if expected > self.end:
-                needed = f"{format_bytes(expected)} of tensors up to {name!r}"
-                self._fail(f"it is truncated, {format_bytes(self.end)} cannot hold {needed}")
         return tuple(tensors)
 
     def _value(self, key: str) -> Value:

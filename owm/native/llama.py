@@ -4,6 +4,7 @@ Every ctypes callback is kept referenced for the life of the process or object: 
 """
 
 import ctypes
+import re
 import sys
 import threading
 from collections import deque
@@ -16,7 +17,7 @@ import llama_cpp as c
 
 from owm.errors import EngineError, NotEnoughMemory
 
-_ERROR, _WARN = 4, 3
+_INFO, _ERROR = 2, 4
 _CONTINUATION = 5
 _MAX_SEED = 0xFFFFFFFF
 
@@ -32,9 +33,9 @@ def _on_log(level: int, text: bytes | None, user_data: object) -> None:
     level = _last_level if level == _CONTINUATION else level
     _last_level = level
     line = (text or b"").decode("utf-8", "replace")
-    if level >= _WARN:
+    if level >= _ERROR:
         _log_lines.append(line.rstrip("\n"))
-    if _log_to_stderr:
+    if _log_to_stderr and level >= _INFO:
         sys.stderr.write(line)
 
 
@@ -69,9 +70,10 @@ def can_offload() -> bool:
     return bool(c.llama_supports_gpu_offload())
 
 
-def _last_complaint() -> str:
+def _complaint() -> str:
+    """Return the first thing that llama.cpp complained about since the log was cleared: later lines repeat it."""
     lines = [line for line in _log_lines if line.strip()]
-    return lines[-1].split(": ", 1)[-1] if lines else "no reason given"
+    return re.sub(r"^\w+: (?:error loading model: )?", "", lines[0]) if lines else "no reason given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Model:
         params.load_mode = c.LLAMA_LOAD_MODE_AUTO if use_mmap else c.LLAMA_LOAD_MODE_NONE
         self.pointer = c.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
-            complaint = _last_complaint()
+            complaint = _complaint()
             if "failed to allocate" in complaint or "out of memory" in complaint.lower():
                 raise NotEnoughMemory(f"not enough memory to load {path.name}: {complaint}", needed=0, free=0)
             raise EngineError(f"llama.cpp cannot load {path.name}: {complaint}", hint="`--verbose` shows its whole log")
@@ -229,7 +231,7 @@ class Context:
         self.pointer = c.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise EngineError(
-                f"llama.cpp cannot make a context of {n_ctx} tokens: {_last_complaint()}",
+                f"llama.cpp cannot make a context of {n_ctx} tokens: {_complaint()}",
                 hint="a smaller `--ctx-size` needs less memory",
             )
         self.memory = c.llama_get_memory(self.pointer)
@@ -262,7 +264,7 @@ class Context:
         status: int = c.llama_decode(self.pointer, self.batch.raw)
         if status in (0, 1, 2):
             return status
-        raise EngineError(f"llama.cpp failed to decode ({status}): {_last_complaint()}")
+        raise EngineError(f"llama.cpp failed to decode ({status}): {_complaint()}")
 
     def forget(self, sequence: int, begin: int = 0) -> bool:
         """Drop a sequence's KV from position `begin` on; False where the model cannot do that in part."""
@@ -292,7 +294,7 @@ class Sampler:
         if self._remembers:
             self._add(
                 c.llama_sampler_init_penalties(
-                    s.repeat_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
+                    model.n_vocab, s.repeat_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
                 )
             )
         if s.temp <= 0:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 CONNECT_SECONDS = 10.0
 STALL_SECONDS = 30.0
-MAX_TRIES = 6  # in a row without one new byte
+MAX_TRIES = 6  # in a row that come no further than one before them
+FIRST_WAIT_SECONDS = 0.2  # before the second try, doubled for each further one
 MAX_WAIT_SECONDS = 60.0
 
 
@@ -73,9 +74,21 @@ def new_session() -> "requests.Session":
         def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
             return request
 
+    class _Session(requests.Session):
+        def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+            # The token goes to its own host only, and a redirect gets none from .netrc instead.
+            if self.should_strip_auth(str(response.request.url), str(prepared_request.url)):
+                prepared_request.headers.pop("Authorization", None)
+
+        def get_redirect_target(self, resp: requests.Response) -> str | None:
+            target = super().get_redirect_target(resp)
+            if target and resp.url.lower().startswith("https:") and target.lower().startswith("http:"):
+                raise requests.exceptions.InvalidSchema("a redirect from https to plain http is not followed")
+            return target
+
     from owm import __version__
 
-    session = requests.Session()
+    session = _Session()
     session.auth = _NoNetrc()  # otherwise a .netrc entry replaces the token that we send
     session.headers["User-Agent"] = f"owm/{__version__}"
     session.headers["Accept-Encoding"] = "identity"
@@ -163,20 +176,20 @@ class _Download:
             self._hash_what_is_there(file)
             tries = 0
             while self.size is None or self.done < self.size:
-                before = self.done
+                furthest = self.reported
                 try:
                     if self._one_request(file):
                         break
                     problem: NetworkError = TransferFailed(f"the connection to {self._host()} broke off")
                 except (TransferFailed, SourceUnreachable) as error:
                     problem = error
-                tries = 1 if self.done > before else tries + 1
+                tries = 1 if self.reported > furthest else tries + 1
                 if tries >= MAX_TRIES:
                     raise TransferFailed(
                         f"{self.transfer.label} could not be fetched whole: {problem}",
                         hint=f"{format_bytes(self.done)} are kept, the same command goes on from there",
                     ) from problem
-                time.sleep(min(getattr(problem, "wait_seconds", 0.2 * 2 ** (tries - 1)), MAX_WAIT_SECONDS))
+                time.sleep(min(getattr(problem, "wait_seconds", FIRST_WAIT_SECONDS * 2 ** (tries - 1)), MAX_WAIT_SECONDS))
             file.flush()
             os.fsync(file.fileno())
         return self._verify()
@@ -185,7 +198,7 @@ class _Download:
         """Take up the validator of an earlier try; without one, only a known digest makes resuming safe."""
         try:
             state = json.loads(state_path(self.partial).read_text("utf-8"))
-            self.validator = state["validator"]
+            self.validator = state["validator"] if isinstance(state["validator"], str) else None
         except (OSError, ValueError, KeyError, TypeError):
             self.validator = None
         if self.validator is None and self.transfer.digest is None:
@@ -232,6 +245,8 @@ class _Download:
         import urllib3
 
         headers = dict(self.transfer.headers)
+        if self.done and self.transfer.digest is None and self.validator is None:
+            self._restart(file)  # nothing would tell if the file has changed since
         if self.done:
             headers["Range"] = f"bytes={self.done}-"
             if self.validator is not None and self.transfer.digest is None:
@@ -242,11 +257,7 @@ class _Download:
             )
         except requests.exceptions.ProxyError as error:
             raise SourceUnreachable(f"the proxy refuses to connect to {self._host()}") from error
-        except (
-            requests.exceptions.InvalidURL,
-            requests.exceptions.InvalidSchema,
-            requests.exceptions.TooManyRedirects,
-        ) as error:
+        except (ValueError, requests.exceptions.TooManyRedirects) as error:  # InvalidURL and InvalidSchema among them
             raise ModelNotFound(
                 f"cannot follow the address of {self.transfer.label}", ref=self.transfer.label
             ) from error
@@ -290,16 +301,20 @@ class _Download:
             raise _Retry(f"{self._host()} answered HTTP {status}", _wait_seconds(response))
         length = _int(response.headers.get("Content-Length"))
         etag = response.headers.get("ETag")
+        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
         if status == 206:
             begin, total = _content_range(response.headers.get("Content-Range"))
             if begin != self.done:
                 self._restart(file)
                 raise TransferFailed(f"{self._host()} sent another part than was asked for")
+            if self.transfer.digest is None and validator is not None and validator != self.validator:
+                self._restart(file)
+                raise TransferFailed(f"{self.transfer.label} has changed at {self._host()}")
         else:
             if self.done:
                 self._restart(file)
             total = length
-        self._note_validator(etag if etag and not etag.startswith("W/") else None)
+        self._note_validator(validator)
         if self.size is None:
             self.size = total
             if total is not None:

@@ -40,14 +40,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Paired measurements of `ours` against `theirs`, and what they say about a bound on ours / theirs."""
+    """Paired measurements of `ours` against `theirs`, and what they say about a bound on ours / theirs.
+
+    With `slack` the bound is on ours - theirs instead. No bound at all means that the numbers are for information.
+    """
 
     name: str
     unit: str
     ours: list[float]
     theirs: list[float]
-    bound: float
+    bound: float | None
     at_least: bool
+    slack: float | None = None
 
     @property
     def ratios(self) -> list[float]:
@@ -55,12 +59,22 @@ class Comparison:
         return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
     @property
+    def differences(self) -> list[float]:
+        """Ours - theirs of each pair."""
+        return [ours - theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
+
+    @property
     def is_met(self) -> bool:
         """The verdict on the median; on the interval at a bound of 1, for "as good as" shows only up to the noise."""
+        if self.slack is not None:
+            return statistics.median(self.differences) <= self.slack
+        if self.bound is None:
+            return True
         low, high, _ = median_interval(self.ratios)
+        median = statistics.median(self.ratios)
         if self.at_least:
-            return (high if self.bound == 1.0 else statistics.median(self.ratios)) >= self.bound
-        return (low if self.bound == 1.0 else statistics.median(self.ratios)) <= self.bound
+            return (high if self.bound == 1.0 else median) >= self.bound
+        return (low if self.bound == 1.0 else median) <= self.bound
 
     def summary(self) -> dict[str, object]:
         """Say it for a program."""
@@ -75,15 +89,19 @@ class Comparison:
 
     def lines(self) -> list[str]:
         """Say it for a person."""
-        low, high, confidence = median_interval(self.ratios)
-        bound = f"{'>=' if self.at_least else '<='} {self.bound:g}"
-        return [
-            f"{self.name}: {'met' if self.is_met else 'MISSED'}",
-            f"  owm        {statistics.median(self.ours):.4g} {self.unit}",
-            f"  reference  {statistics.median(self.theirs):.4g} {self.unit}",
-            f"  ratio      {statistics.median(self.ratios):.3f} [{low:.3f}, {high:.3f}] "
-            f"({confidence:.0%}, {len(self.ratios)} pairs), bound {bound}",
+        lines = [
+            _title(self.name, None if self.bound is None and self.slack is None else self.is_met),
+            f"  owm         {statistics.median(self.ours):.4g} {self.unit}",
+            f"  reference   {statistics.median(self.theirs):.4g} {self.unit}",
+            f"  ratio       {_median_text(self.ratios, 'pairs')}",
         ]
+        if self.slack is not None:
+            lines.append(
+                f"  difference  {_median_text(self.differences, 'pairs')} {self.unit}, bound <= {self.slack:g}"
+            )
+        elif self.bound is not None:
+            lines[-1] += f", bound {'>=' if self.at_least else '<='} {self.bound:g}"
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +127,19 @@ class Limit:
 
     def lines(self) -> list[str]:
         """Say it for a person."""
-        low, high, confidence = median_interval(self.ours)
         return [
-            f"{self.name}: {'met' if self.is_met else 'MISSED'}",
-            f"  owm        {statistics.median(self.ours):.4g} {self.unit} [{low:.4g}, {high:.4g}] "
-            f"({confidence:.0%}, {len(self.ours)} runs), bound <= {self.bound:g} {self.unit}",
+            _title(self.name, self.is_met),
+            f"  owm         {_median_text(self.ours, 'runs')} {self.unit}, bound <= {self.bound:g}",
         ]
+
+
+def _title(name: str, is_met: bool | None) -> str:
+    return name if is_met is None else f"{name}: {'met' if is_met else 'MISSED'}"
+
+
+def _median_text(values: Sequence[float], counted: str) -> str:
+    low, high, confidence = median_interval(values)
+    return f"{statistics.median(values):.3f} [{low:.3f}, {high:.3f}] ({confidence:.0%}, {len(values)} {counted})"
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:

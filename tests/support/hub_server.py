@@ -62,7 +62,8 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)  # on top of the usual ones
     without: tuple[str, ...] = ()  # headers to leave out
     cut_after: int | None = None  # close the connection after this many bytes of the body
-    ignore_range: bool = False  # answer 200 with everything
+    ignore_range: bool = False  # answer with everything
+    status_of_body: int | None = None  # say this status over a body that is served as usual
     body: bytes | None = None  # serve this content instead of the file's
     announce: int | None = None  # say this Content-Length, whatever is sent
     chunked: bool = False  # send without a length
@@ -226,6 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
         if ranges:
             fields["Accept-Ranges"] = "bytes"
             status, body = self._take_range(body, fields, fields.get("ETag"))
+        status = fault.status_of_body or status
         if fault.chunked:
             fields["Transfer-Encoding"] = "chunked"
         else:

@@ -1,0 +1,35 @@
+"""What the benchmarks and proofs work on: a real small model, llama.cpp's own tools, and the threads both may use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from lib.inside import BIN, ROOT
+
+
+def smollm2(asked: Path | None) -> Path:
+    """Return the model file that was asked for, or SmolLM2's, which is pulled if the store has none."""
+    if asked is not None:
+        return asked
+    if subprocess.run([BIN / "owm", "pull", "smollm2"], stdout=sys.stderr, check=False).returncode:
+        sys.exit("error: smollm2 could not be pulled; hint: name a model file with `--model FILE`")
+    return Path(_output(BIN / "owm", "path", "smollm2"))
+
+
+def reference() -> Path:
+    """Return the folder of llama.cpp's own tools, which are built if they are not there."""
+    return Path(_output(ROOT / "scripts" / "reference"))
+
+
+def threads() -> int:
+    """Return the number of threads that owm would choose, for both sides to use."""
+    from owm.hardware import probe
+
+    return probe.cores().usable
+
+
+def _output(*command: str | Path) -> str:
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if finished.returncode:
+        sys.exit(f"error: exit code {finished.returncode} from {Path(command[0]).name}")
+    return finished.stdout.strip()

@@ -1,0 +1,80 @@
+"""Opening models: what is refused before llama.cpp sees it, and how prompts become tokens."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.tiny_gguf import CHATML, write_tiny_gguf
+
+from owm.engine.model import Model
+from owm.errors import EngineError, MalformedFile, TemplateError, Unsupported
+
+REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
+USER = [{"role": "user", "content": "the tin"}]
+SYSTEM = [{"role": "system", "content": "be on a"}, *USER]
+
+
+def test_a_damaged_file_never_reaches_llama(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    os.truncate(path, path.stat().st_size - 1000)
+    with pytest.raises(MalformedFile, match="truncated"):
+        Model([path])
+
+
+def test_what_llama_refuses_is_said_with_its_reason(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", metadata={"general.architecture": "nosuch"})
+    with pytest.raises(EngineError, match="unknown model architecture"):
+        Model([path])
+
+
+@pytest.mark.parametrize("kind", ["adapter", "mmproj", "imatrix"])
+def test_a_gguf_that_is_no_model_is_refused_by_its_type(tmp_path: Path, kind: str) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", metadata={"general.type": kind})
+    with pytest.raises(Unsupported, match=kind):
+        Model([path])
+
+
+def test_a_chat_is_rendered_and_its_control_tokens_are_single(tmp_path: Path) -> None:
+    with Model([write_tiny_gguf(tmp_path / "tiny.gguf")]) as model:
+        prompt = model.chat_prompt(SYSTEM)
+        assert prompt.text == (
+            "<|im_start|>system\nbe on a<|im_end|>\n<|im_start|>user\nthe tin<|im_end|>\n<|im_start|>assistant\n"
+        )
+        start = model.native.tokenize("<|im_start|>", add_special=False, parse_special=True)
+        assert len(start) == 1
+        assert prompt.tokens.count(start[0]) == 3
+        assert prompt.notes == ()
+
+
+def test_a_template_that_knows_no_system_prompt_gets_it_in_the_first_message(tmp_path: Path) -> None:
+    with Model([write_tiny_gguf(tmp_path / "tiny.gguf", chat_template=REFUSES_SYSTEM)]) as model:
+        prompt = model.chat_prompt(SYSTEM)
+        assert "user\nbe on a\n\nthe tin<|im_end|>" in prompt.text
+        assert "system" in prompt.notes[0]
+
+
+def test_a_template_that_refuses_everything_is_an_error_in_its_own_words(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", chat_template="{{ raise_exception('not today') }}")
+    with Model([path]) as model, pytest.raises(TemplateError, match="refuses: not today"):
+        model.chat_prompt(USER)
+
+
+def test_a_base_model_completes_the_prompt_and_that_is_said(tmp_path: Path) -> None:
+    with Model([write_tiny_gguf(tmp_path / "tiny.gguf", chat_template=None)]) as model:
+        prompt = model.chat_prompt(USER)
+        assert prompt.text == "the tin"
+        assert "no chat template" in prompt.notes[0]
+
+
+def test_bos_is_there_once_whether_the_template_writes_it_or_not(tmp_path: Path) -> None:
+    for template in (CHATML, "{{ bos_token }}" + CHATML.replace("<|im_start|>", "")):
+        path = write_tiny_gguf(
+            tmp_path / "tiny.gguf", chat_template=template, metadata={"tokenizer.ggml.add_bos_token": True}
+        )
+        with Model([path]) as model:
+            bos = model.native.tokenize("", add_special=True, parse_special=False)
+            assert len(bos) == 1
+            tokens = model.chat_prompt(USER).tokens
+            assert tokens[0] == bos[0]
+            if template is not CHATML:
+                assert tokens.count(bos[0]) == 1

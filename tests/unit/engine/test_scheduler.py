@@ -1,0 +1,160 @@
+"""The scheduler over a real llama.cpp context: slots, chunks of prefill, ends, cancelling, repeatable seeds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.tiny_gguf import write_tiny_gguf
+
+from owm.engine.generate import Generation
+from owm.engine.model import Model
+from owm.engine.sampling import Sampling
+from owm.engine.scheduler import Chunk, FinishReason, Request, Scheduler
+from owm.errors import EngineError
+
+GREEDY = Sampling(temp=0, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    with Model([write_tiny_gguf(tmp_path_factory.mktemp("m") / "tiny.gguf", n_ctx_train=4096)]) as opened:
+        yield opened
+
+
+def _run(scheduler: Scheduler) -> dict[int, list[Chunk]]:
+    """Step until idle, with a bound; group chunks by request."""
+    chunks: dict[int, list[Chunk]] = {}
+    for _ in range(10_000):
+        if scheduler.is_idle:
+            return chunks
+        for chunk in scheduler.step():
+            chunks.setdefault(chunk.request_id, []).append(chunk)
+    raise AssertionError("the scheduler does not end")
+
+
+def _tokens(chunks: list[Chunk]) -> list[int | None]:
+    return [chunk.token for chunk in chunks]
+
+
+def test_an_answer_ends_at_max_tokens_with_its_counts(model: Model) -> None:
+    with model.scheduler(256) as scheduler:
+        request_id = scheduler.submit(Request(model.tokenize("the tin"), GREEDY, max_tokens=7))
+        chunks = _run(scheduler)[request_id]
+    assert len(chunks) == 7
+    last = chunks[-1]
+    assert last.finish_reason is FinishReason.LENGTH
+    assert not last.hit_context_end
+    assert last.timings is not None
+    assert (last.timings.n_prompt, last.timings.n_generated) == (len(model.tokenize("the tin")), 7)
+    assert last.timings.decode_per_second is not None
+    assert last.timings.decode_per_second > 0
+
+
+def test_more_requests_than_slots_all_end_once(model: Model) -> None:
+    with model.scheduler(128, n_sequences=2) as scheduler:
+        ids = [scheduler.submit(Request(model.tokenize("the " * (n + 1)), GREEDY, max_tokens=3 + n)) for n in range(5)]
+        chunks = _run(scheduler)
+    assert sorted(chunks) == ids
+    for n, request_id in enumerate(ids):
+        assert len(chunks[request_id]) == 3 + n
+        assert [chunk.finish_reason for chunk in chunks[request_id]].count(FinishReason.LENGTH) == 1
+
+
+def test_a_sequence_does_not_see_its_neighbours_nor_its_predecessor(model: Model) -> None:
+    """In f32 with the same shapes, an answer is the same whoever shares the context or had the slot before."""
+    prompts = [model.tokenize(text) for text in ("the in", "er on a", "a the er")]
+    alone = []
+    for prompt in prompts:
+        with model.scheduler(128) as scheduler:
+            request_id = scheduler.submit(Request(prompt, GREEDY, max_tokens=16))
+            alone.append(_tokens(_run(scheduler)[request_id]))
+    with model.scheduler(128, n_sequences=2) as scheduler:
+        ids = [scheduler.submit(Request(prompt, GREEDY, max_tokens=16)) for prompt in prompts]
+        together = _run(scheduler)
+    assert [_tokens(together[request_id]) for request_id in ids] == alone
+
+
+def test_a_prompt_longer_than_a_batch_is_prefilled_in_chunks(model: Model) -> None:
+    prompt = (model.tokenize("the tin on a ") * 1000)[:3000]
+    with model.scheduler(3100) as scheduler:
+        request_id = scheduler.submit(Request(prompt, GREEDY, max_tokens=2))
+        assert scheduler.step() == []  # 2,048 of 3,000: nothing to sample yet
+        chunks = _run(scheduler)[request_id]
+    assert len(chunks) == 2
+
+
+def test_the_context_ends_the_answer_and_that_is_said(model: Model) -> None:
+    prompt = model.tokenize("the tin")
+    n_ctx = len(prompt) + 5
+    with model.scheduler(n_ctx) as scheduler:
+        request_id = scheduler.submit(Request(prompt, GREEDY))
+        chunks = _run(scheduler)[request_id]
+    assert chunks[-1].finish_reason is FinishReason.LENGTH
+    assert chunks[-1].hit_context_end
+    assert len(chunks) == 6  # the last token is sampled but needs no place any more
+
+
+def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(model: Model) -> None:
+    with model.scheduler(256) as scheduler:
+        whole_id = scheduler.submit(Request(model.tokenize("the"), GREEDY, max_tokens=40))
+        whole = "".join(chunk.text for chunk in _run(scheduler)[whole_id])
+        stop = whole[10:13]
+        cut_id = scheduler.submit(Request(model.tokenize("the"), GREEDY, max_tokens=40, stops=(stop,)))
+        chunks = _run(scheduler)[cut_id]
+    assert "".join(chunk.text for chunk in chunks) == whole[: whole.index(stop)]
+    assert chunks[-1].finish_reason is FinishReason.STOP
+    assert chunks[-1].stopped_by == stop
+
+
+def test_the_same_seed_draws_the_same_answer(model: Model) -> None:
+    def draw(seed: int) -> list[int | None]:
+        with model.scheduler(128) as scheduler:
+            sampling = Sampling(temp=1.5, top_k=0, top_p=1.0, min_p=0.0, seed=seed, ignore_eos=True)
+            request_id = scheduler.submit(Request(model.tokenize("the"), sampling, max_tokens=12))
+            return _tokens(_run(scheduler)[request_id])
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_a_repeat_penalty_changes_a_greedy_answer(model: Model) -> None:
+    def answer(penalty: float) -> list[int | None]:
+        with model.scheduler(128) as scheduler:
+            sampling = Sampling(temp=0, repeat_penalty=penalty, ignore_eos=True)
+            request_id = scheduler.submit(Request(model.tokenize("the"), sampling, max_tokens=24))
+            return _tokens(_run(scheduler)[request_id])
+
+    assert answer(1.0) != answer(5.0)
+
+
+def test_cancelling_ends_every_request_that_runs_or_waits(model: Model) -> None:
+    with model.scheduler(512) as scheduler:
+        for _ in range(3):
+            scheduler.submit(Request(model.tokenize("the"), GREEDY))
+        generation = Generation(scheduler)
+        ended = {}
+        seen = 0
+        for chunk in generation:
+            seen += 1
+            if seen == 5:
+                generation.cancel()
+            if chunk.finish_reason is not None:
+                ended[chunk.request_id] = chunk.finish_reason
+    assert set(ended.values()) == {FinishReason.CANCELLED}
+    assert len(ended) == 3
+
+
+def test_leaving_the_iteration_stops_the_decoding_thread(model: Model) -> None:
+    with model.scheduler(4096) as scheduler:
+        scheduler.submit(Request(model.tokenize("the"), GREEDY))
+        generation = Generation(scheduler)
+        for _ in generation:
+            break
+        rest = generation.rest()
+    assert all(chunk.finish_reason in (None, FinishReason.CANCELLED) for chunk in rest)
+
+
+@pytest.mark.parametrize("n_tokens", [0, 128, 500])
+def test_a_prompt_that_cannot_fit_is_never_queued(model: Model, n_tokens: int) -> None:
+    with model.scheduler(128) as scheduler, pytest.raises(EngineError, match="does not fit"):
+        scheduler.submit(Request([1] * n_tokens, GREEDY))
