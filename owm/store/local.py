@@ -342,8 +342,8 @@ class Store:
         newest = {model.label: model for model in reversed(self._of_source(ref)) if not model.is_gone}
         if not newest:
             return None
-        best = quants.choose([quants.Variant(label or "", ()) for label in newest], None, where=str(ref))
-        return newest[best.label]
+        labels: list[quants.Variant[_Entry]] = [quants.Variant(label or "", ()) for label in newest]
+        return newest[quants.choose(labels, None, where=str(ref)).label]
 
     def _of_source(self, ref: ModelRef) -> list[StoredModel]:
         """Return what is stored of one repo or package, in the quant that `ref` asks for, newest first."""
@@ -363,7 +363,7 @@ class Store:
         except (OSError, RuntimeError) as error:  # too long, not to be looked into, or no such user's home
             raise ModelNotFound(f"no such file: {ref.name}", ref=ref.name) from error
         if is_folder:
-            found = [variant for variant in quants.variants(_listing(path))]
+            found = quants.variants(_listing(path))
             if not found:
                 raise ModelNotFound(f"no GGUF file in {ref.name}", ref=ref.name, hint="name a .gguf file")
             if len(found) > 1:

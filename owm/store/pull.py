@@ -1,4 +1,4 @@
-"""Pulling: a plan from headers alone, then bytes, then a manifest. Nothing is a model before its manifest is written."""
+"""Pulling: a plan from headers alone, then bytes, then a manifest. Nothing is a model before it has one."""
 
 import os
 import shutil

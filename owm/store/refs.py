@@ -76,7 +76,7 @@ def parse(text: str) -> ModelRef:
 def _refusal(text: str) -> UsageError:
     return UsageError(
         f"not a model name: {text!r}",
-        hint="a model is a short name (`smollm2`), `owner/repo[:QUANT]`, a path, or a web address; see `owm pull --help`",
+        hint="a model is a short name (`smollm2`), `owner/repo[:QUANT]`, a path or an address; see `owm pull --help`",
     )
 
 

@@ -28,7 +28,7 @@ def follow(command: Sequence[str | Path], log: Path, what: str, minutes: int, en
     """Run a command that may compile `what`: say so once it does, then how far it is; stop if it fails."""
     started = spoken = 0.0
     with (
-        log.open("w", encoding="utf-8") as file,
+        log.open("w", encoding="utf-8", buffering=1) as file,
         subprocess.Popen(
             [str(word) for word in command],
             env=os.environ | environment,
@@ -51,4 +51,5 @@ def follow(command: Sequence[str | Path], log: Path, what: str, minutes: int, en
                 announce(f"building {what}: {step[1]} after {spoken - started:.0f} s")
     if process.returncode:
         announce("\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]))
-        fail(f"exit code {process.returncode} from {Path(command[0]).name}", f"its whole output is in {log}")
+        called = " ".join([Path(command[0]).name, *(str(word) for word in command[1:4])])
+        fail(f"exit code {process.returncode} from `{called} …`", f"its whole output is in {log}")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from support.hub_server import HubServer, Repo
 from support.run import environment, run
 from support.terminal import Terminal

@@ -1,4 +1,4 @@
-"""A local HTTP server that speaks the Hub's routes, well enough for the real huggingface_hub client, and misbehaves on request.
+"""A local HTTP server that speaks the Hub's routes to the real huggingface_hub client, and misbehaves on request.
 
 Two servers run on threads: the "Hub" as `127.0.0.1` and the "CDN" that it redirects large files to as `localhost`,
 so that they are different hosts to every client. Each request is recorded; `faults` says what shall go wrong.
@@ -26,7 +26,7 @@ MAIN_COMMIT = "a1b2c3d4" * 5
 class Repo:
     """A model repo. Every `.gguf` is an LFS file served by the CDN; the rest is answered directly.
 
-    `tokens` are those that may read it if it is gated or private; `sha256` publishes a false checksum for a file.
+    `tokens` are those that may read it if it is gated or private; `sha256` and `sizes` tell lies about files.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Repo:
     commit: str = MAIN_COMMIT
     branches: tuple[str, ...] = ("main",)
     sha256: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def oid(self, path: str) -> str:
         """Return the name of a file's content: sha256 for LFS files, git's blob hash for others."""
@@ -45,6 +46,10 @@ class Repo:
         if is_lfs(path):
             return self.sha256.get(path) or hashlib.sha256(content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+    def size(self, path: str) -> int:
+        """Return the published size of a file."""
+        return self.sizes.get(path, len(self.files[path]))
 
 
 @dataclass(slots=True)
@@ -107,7 +112,9 @@ class HubServer:
             threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.closing.set()
         for server in (self._hub, self._cdn):
             server.shutdown()
@@ -131,9 +138,7 @@ class HubServer:
         """Return the requests so far whose path contains `path`."""
         with self._lock:
             seen = list(self.requests)
-        return [
-            r for r in seen if path in r.path and method in (None, r.method) and server in (None, r.server)
-        ]
+        return [r for r in seen if path in r.path and method in (None, r.method) and server in (None, r.server)]
 
     def transfers(self, path: str = "") -> list[Request]:
         """Return the requests for content: GETs at the CDN and of plain files."""
@@ -200,14 +205,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         self.hub = self.server.hub
-        self.fault = self.hub.note(Request(self.name, self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+        self.fault = self.hub.note(
+            Request(self.name, self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
+        )
         if self.fault.hang:
             self.hub.closing.wait(60)
             self.close_connection = True
         elif self.fault.status is not None:
-            self.send_bytes(b"{}", status=self.fault.status, kind="application/json", ranges=False)
+            self.send_bytes(self.fault.body or b"", status=self.fault.status, kind="application/json", ranges=False)
         else:
-            self.answer(unquote(urlsplit(self.path).path))
+            self.answer(urlsplit(self.path).path)
 
     def send_json(self, value: object, status: int = 200, **headers: str) -> None:
         self.send_bytes(json.dumps(value).encode(), status=status, kind="application/json", ranges=False, **headers)
@@ -219,7 +226,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_bytes(b"", status=status, ranges=False, Location=location, **headers)
 
     def send_bytes(
-        self, body: bytes, *, status: int = 200, kind: str = "application/octet-stream", ranges: bool = True, **headers: str
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        kind: str = "application/octet-stream",
+        ranges: bool = True,
+        **headers: str,
     ) -> None:
         fault = self.fault
         body = body if fault.body is None or not ranges else fault.body
@@ -276,15 +289,15 @@ class _HubHandler(_Handler):
 
     def answer(self, path: str) -> None:
         if path.startswith("/plain/"):
-            body = self.hub.plain.get(path.removeprefix("/plain/"))
+            body = self.hub.plain.get(unquote(path.removeprefix("/plain/")))
             if body is None:
                 self.send_bytes(b"", status=404, ranges=False)
             else:
                 self.send_bytes(body, ETag=f'"{hashlib.sha256(body).hexdigest()[:16]}"')
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+))?", path):
-            self._api(found[1], found[2], found[3] or "main")
+            self._api(found[1], found[2], unquote(found[3] or "main"))
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._resolve(found[1], found[2], found[3])
+            self._resolve(found[1], unquote(found[2]), unquote(found[3]))
         else:
             self.refuse(404, "", "no such page")  # /api/agent-harnesses among them
 
@@ -335,15 +348,20 @@ class _HubHandler(_Handler):
     def _sibling(self, repo: Repo, path: str, with_blobs: bool) -> dict[str, object]:
         sibling: dict[str, object] = {"rfilename": path}
         if with_blobs:
-            size = len(repo.files[path])
+            size = repo.size(path)
             sibling |= {"size": size, "blobId": hashlib.sha1(path.encode()).hexdigest()}
             if is_lfs(path):
                 sibling["lfs"] = {"sha256": repo.oid(path), "size": size, "pointerSize": 134}
         return sibling
 
     def _entry(self, repo: Repo, path: str) -> dict[str, object]:
-        size = len(repo.files[path])
-        entry: dict[str, object] = {"type": "file", "path": path, "size": size, "oid": hashlib.sha1(path.encode()).hexdigest()}
+        size = repo.size(path)
+        entry: dict[str, object] = {
+            "type": "file",
+            "path": path,
+            "size": size,
+            "oid": hashlib.sha1(path.encode()).hexdigest(),
+        }
         if is_lfs(path):
             entry["lfs"] = {"oid": repo.oid(path), "size": size, "pointerSize": 134}
         return entry
@@ -358,7 +376,7 @@ class _HubHandler(_Handler):
         oid = repo.oid(path)
         headers = {"X_Repo_Commit": repo.commit, "ETag": f'"{oid}"'}
         if is_lfs(path):
-            headers |= {"X_Linked_Etag": f'"{oid}"', "X_Linked_Size": str(len(repo.files[path]))}
+            headers |= {"X_Linked_Etag": f'"{oid}"', "X_Linked_Size": str(repo.size(path))}
             self.redirect(302, f"{self.hub.cdn}/lfs/{oid}?Signature=none", **headers)
         else:
             self.send_bytes(repo.files[path], **headers)

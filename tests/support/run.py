@@ -1,5 +1,6 @@
 """Commands run as real processes, with a result that reads like the text they printed."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -33,8 +34,14 @@ def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, st
     return env
 
 
-def start(args: Sequence[str | os.PathLike[str]], env: Mapping[str, str | None] | None = None) -> "subprocess.Popen[str]":
-    """Start this Python with `args`; the caller waits for it or kills it."""
+def start(
+    args: Sequence[str | os.PathLike[str]], env: Mapping[str, str | None] | None = None, *, unprivileged: bool = False
+) -> "subprocess.Popen[str]":
+    """Start this Python with `args`; the caller waits for it or kills it.
+
+    Args:
+        unprivileged: let the permissions of files bind the process even if root runs the tests.
+    """
     return subprocess.Popen(
         [sys.executable, *map(os.fspath, args)],
         env=environment(env),
@@ -43,7 +50,15 @@ def start(args: Sequence[str | os.PathLike[str]], env: Mapping[str, str | None] 
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        preexec_fn=_let_permissions_bind if unprivileged and os.geteuid() == 0 else None,
     )
+
+
+def _let_permissions_bind() -> None:
+    """Give up root's right to write anywhere (CAP_DAC_OVERRIDE), for whatever is executed next."""
+    drop_from_bounding_set, dac_override = 24, 1
+    if ctypes.CDLL(None, use_errno=True).prctl(drop_from_bounding_set, dac_override, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot give up CAP_DAC_OVERRIDE")
 
 
 def finish(process: "subprocess.Popen[str]", *, timeout: float = 60) -> Output:
@@ -61,7 +76,11 @@ def finish(process: "subprocess.Popen[str]", *, timeout: float = 60) -> Output:
 
 
 def run(
-    args: Sequence[str | os.PathLike[str]], env: Mapping[str, str | None] | None = None, *, timeout: float = 60
+    args: Sequence[str | os.PathLike[str]],
+    env: Mapping[str, str | None] | None = None,
+    *,
+    timeout: float = 60,
+    unprivileged: bool = False,
 ) -> Output:
     """Run this Python with `args` to its end: `run(["-m", "owm", "list", "--json"])`."""
-    return finish(start(args, env), timeout=timeout)
+    return finish(start(args, env, unprivileged=unprivileged), timeout=timeout)

@@ -3,11 +3,10 @@
 import hashlib
 from pathlib import Path
 
-from support.facts import model_bytes
-
 from owm.store import manifest
 from owm.store.local import Store
 from owm.store.manifest import FileRecord, Manifest, ModelFacts
+from support.facts import model_bytes
 
 
 def put_model(
@@ -28,7 +27,9 @@ def put_model(
     folder.mkdir(parents=True)
     file = folder / f"model-{label}.gguf"
     file.write_bytes(content)
-    record = FileRecord(file.relative_to(store.home).as_posix(), "owm", len(content), hashlib.sha256(content).hexdigest())
+    record = FileRecord(
+        file.relative_to(store.home).as_posix(), "owm", len(content), hashlib.sha256(content).hexdigest()
+    )
     facts = ModelFacts("llama")
     manifest.write(
         Manifest(ref, source, name or ref, label, revision, commit, (record,), "mit", facts, created_at), folder

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from owm.errors import AccessDenied, Damaged, ModelNotFound, NetworkError, OwmError, SourceUnreachable, TransferFailed
 from owm.events import Sink
-from owm.store.download import Digest, Transfer, discard, download, new_session, write_error
+from owm.store.download import Digest, Transfer, discard, download, new_session, publish, write_error
 from owm.store.names import check_repo_path
 from owm.store.refs import ModelRef
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _TRIES = 4
+FIRST_WAIT_SECONDS = 0.3  # before a busy Hub is asked again, doubled for each further time
 
 
 class HubSource:
@@ -49,7 +50,12 @@ class HubSource:
             with _translated(ref):
                 return _within(left, ask, f"{_host()} did not answer within {deadline:.0f} s")
 
-        info = _patiently(attempt)
+        try:
+            info = _patiently(attempt, until=began + deadline)
+        except OSError as error:  # the library looks for its token in HF_HOME
+            raise write_error(error, self.cache / "hub") from error
+        if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
+            raise SourceUnreachable(f"{_host()} does not answer like a Hub: it names no commit of {ref.name}")
         card = info.card_data.to_dict() if info.card_data else {}
         files = tuple(
             RemoteFile(check_repo_path(s.rfilename), s.size, s.lfs.sha256 if s.lfs else None)
@@ -96,8 +102,6 @@ class HubSource:
         self, offer: Offer, file: RemoteFile, check: Check, sink: Sink, session: "requests.Session"
     ) -> Fetched:
         hub = _library()
-        from huggingface_hub import utils
-
         commit = offer.commit or offer.revision or "main"
         url = hub.hf_hub_url(offer.name, file.path, revision=commit)
 
@@ -115,11 +119,11 @@ class HubSource:
         blob.parent.mkdir(parents=True, exist_ok=True)
         locks.mkdir(parents=True, exist_ok=True)
         digest = _digest(file, etag)
-        with utils.WeakFileLock(locks / f"{etag}.lock"):
+        with hub.utils.WeakFileLock(locks / f"{etag}.lock"):
             sha256 = self._sha256_of_whole(blob, file, size) if blob.exists() else None
             if sha256 is None:
                 partial = _partial(blob)
-                transfer = Transfer(url, Path(file.path).name, size, digest, utils.build_hf_headers())
+                transfer = Transfer(url, Path(file.path).name, size, digest, hub.utils.build_hf_headers())
                 try:
                     sha256 = download(transfer, partial, sink=sink, session=session)
                 except AccessDenied as error:
@@ -129,7 +133,7 @@ class HubSource:
                 except OwmError:
                     discard(partial)
                     raise
-                os.replace(partial, blob)
+                publish(partial, blob)
             else:
                 check(blob, file.path)
         with _translated(offer.ref, file.path):
@@ -151,10 +155,11 @@ class HubSource:
 
     def _note_revision(self, offer: Offer, commit: str) -> None:
         """Let other users of the cache find the snapshot by the name of its branch."""
-        if offer.revision and offer.commit and offer.revision != offer.commit and ".." not in offer.revision.split("/"):
-            ref = self._repo_folder(offer) / "refs" / offer.revision
-            ref.parent.mkdir(parents=True, exist_ok=True)
-            ref.write_text(commit, "utf-8")
+        if offer.revision in (None, offer.commit) or {"", ".", ".."} & set(str(offer.revision).split("/")):
+            return
+        ref = self._repo_folder(offer) / "refs" / str(offer.revision)
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(commit, "utf-8")
 
     def _repo_folder(self, offer: Offer) -> Path:
         return self.cache / ("models--" + offer.name.replace("/", "--"))
@@ -188,6 +193,10 @@ def _library() -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import huggingface_hub
 
+    try:
+        from huggingface_hub import constants, utils  # noqa: F401
+    except ValueError as error:
+        raise SourceUnreachable("HF_ENDPOINT is not a web address") from error
     return huggingface_hub
 
 
@@ -219,15 +228,16 @@ def _within(seconds: float, call: Callable[[], T], message: str) -> T:
     return answer  # type: ignore[return-value]
 
 
-def _patiently(call: Callable[[], T]) -> T:
-    """Repeat a request that the server asks to repeat (429, 5xx), a few times."""
+def _patiently(call: Callable[[], T], *, until: float = float("inf")) -> T:
+    """Repeat a request that the server asks to repeat (429, 5xx), a few times and not beyond `until`."""
     for attempt in range(_TRIES):
         try:
             return call()
         except _Busy as busy:
-            if attempt == _TRIES - 1:
+            wait = min(busy.wait_seconds if busy.wait_seconds is not None else FIRST_WAIT_SECONDS * 2**attempt, 30.0)
+            if attempt == _TRIES - 1 or time.monotonic() + wait >= until:
                 raise TransferFailed(str(busy), hint="the server is in trouble or busy, try again later") from busy
-            time.sleep(min(busy.wait_seconds if busy.wait_seconds is not None else 0.3 * 2**attempt, 30.0))
+            time.sleep(wait)
     raise AssertionError("unreachable")
 
 
@@ -265,6 +275,10 @@ def _translated(ref: ModelRef, file: str | None = None) -> "Iterator[None]":
             ref=str(ref),
             hint="check the spelling; for a private repo run `hf auth login` or set HF_TOKEN",
         ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise SourceUnreachable(
+            f"{_host()} cannot be reached any more", hint="run the same command again, what arrived is kept"
+        ) from error
     except errors.EntryNotFoundError as error:
         raise ModelNotFound(f"{ref.name} has no file {file}", ref=str(ref)) from error
     except errors.HFValidationError as error:
@@ -297,5 +311,5 @@ def _translated(ref: ModelRef, file: str | None = None) -> "Iterator[None]":
         if error.errno is not None:
             raise
         raise SourceUnreachable(f"{_host()} does not answer like a Hub") from error
-    except ValueError as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # the library believes what it is sent
         raise SourceUnreachable(f"{_host()} does not answer like a Hub") from error

