@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from owm.library import inspect_file
 from owm.paths import hub_cache, owm_home
 from owm.store import pull, refs
 from owm.store.local import Store
-from owm.library import inspect_file
 from support.hub_server import HubServer
 from support.run import ROOT
 

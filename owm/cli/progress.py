@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 LOG_SECONDS = 5.0
+NARROW_COLUMNS = 80  # below, figures are worth more than a bar
 QUIET_SECONDS = 0.7  # what is over sooner needs no bar
 
 
@@ -136,10 +137,10 @@ def _make_bars() -> "Progress":
             rest = f", {format_seconds(left)} left" if left is not None else ""
             return Text(f"{format_bytes(round(task.speed))}/s{rest}")
 
+    console = Console(file=sys.stderr, highlight=False)
     name = TextColumn(
-        "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis", min_width=8)
     )
-    return Progress(
-        name, BarColumn(bar_width=20), Amount(), Rate(),
-        console=Console(file=sys.stderr, highlight=False), transient=True, expand=True, refresh_per_second=8,
-    )  # fmt: skip
+    bar = [BarColumn(bar_width=20)] if console.width >= NARROW_COLUMNS else []
+    figures = [Amount(table_column=Column(no_wrap=True)), Rate(table_column=Column(no_wrap=True))]
+    return Progress(name, *bar, *figures, console=console, transient=True, expand=True, refresh_per_second=8)

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from owm.errors import Damaged, ModelNotFound, NetworkError, NotEnoughDisk, NoUsableFile, OwmError, SourceUnreachable
+from owm.errors import (
+    Damaged,
+    ModelNotFound,
+    NetworkError,
+    NotEnoughDisk,
+    NotFound,
+    NoUsableFile,
+    OwmError,
+    SourceUnreachable,
+)
 from owm.events import Sink, Warned, ignore
 from owm.store import catalog, manifest, quants
 from owm.store.download import write_error
@@ -62,7 +71,7 @@ def plan(ref: ModelRef, store: Store, *, sink: Sink = ignore) -> PullPlan:
         ModelNotFound, QuantNotFound, NoUsableFile, SourceUnreachable, AccessDenied, Unsupported.
     """
     candidates = store.candidates(ref)
-    first_problem: OwmError | None = None
+    problems: list[OwmError] = []
     unreachable: set[str] = set()
     for index, wanted in enumerate(candidates):
         if wanted.kind in unreachable:
@@ -72,15 +81,17 @@ def plan(ref: ModelRef, store: Store, *, sink: Sink = ignore) -> PullPlan:
         try:
             offer = source.offer(wanted, deadline=FALLBACK_SECONDS if later else PATIENT_SECONDS)
             return _plan(ref, wanted, offer, source, store)
-        except (NetworkError, ModelNotFound, NoUsableFile) as problem:
+        except (NetworkError, NotFound, NoUsableFile) as problem:
             if isinstance(problem, SourceUnreachable):
                 unreachable.add(wanted.kind)
-            first_problem = first_problem or problem
+            problems.append(problem)
             following = next((c for c in candidates[index + 1 :] if c.kind not in unreachable), None)
             if following is not None:
                 sink(Warned("pull", f"{problem}; trying {following.with_quant(None)} instead"))
-    assert first_problem is not None
-    raise first_problem
+    # What a source that answered has to say tells more than that another could not be reached.
+    told = next((problem for problem in problems if not isinstance(problem, SourceUnreachable)), problems[0])
+    told.hint = told.hint or ("check the network; `owm list` shows what is stored" if len(unreachable) else None)
+    raise told
 
 
 def _plan(asked: ModelRef, wanted: ModelRef, offer: Offer, source: Source, store: Store) -> PullPlan:

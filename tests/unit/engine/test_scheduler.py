@@ -132,9 +132,7 @@ def test_cancelling_ends_every_request_that_runs_or_waits(model: Model) -> None:
             scheduler.submit(Request(model.tokenize("the"), GREEDY))
         generation = Generation(scheduler)
         ended = {}
-        seen = 0
-        for chunk in generation:
-            seen += 1
+        for seen, chunk in enumerate(generation):
             if seen == 5:
                 generation.cancel()
             if chunk.finish_reason is not None:

@@ -128,12 +128,12 @@ def test_the_marks_of_training_are_taken_and_ignored() -> None:
 
 
 def test_a_long_conversation_is_rendered_whole() -> None:
-    messages = [{"role": ("user", "assistant")[i % 2], "content": f"{i} " + "ж" * 2000} for i in range(1000)]
+    messages = [{"role": ("user", "assistant")[i % 2], "content": f"{i} " + "ж" * 2000} for i in range(300)]
     gathering = (
         "{% set ns = namespace(s='') %}{% for m in messages %}{% set ns.s = ns.s + m.content %}{% endfor %}{{ ns.s }}"
     )
     assert render(gathering, messages) == "".join(message["content"] for message in messages)
-    assert len(render(REAL["qwen3"], messages)) > 2_000_000
+    assert len(render(REAL["qwen3"], messages)) > 600_000
     assert len(render(CHATML, [{"role": "user", "content": "x" * 3_000_000}])) > 3_000_000
 
 
