@@ -29,7 +29,7 @@ def command(
     out = Output(json, quiet, verbose)
     store = open_store()
     if name is None:
-        rows = [{"name": alias, "model": target} for alias, target in sorted(store.aliases().items())]
+        rows = [{"name": alias, "model": target} for alias, target in sorted(store.aliases.load().items())]
         if not rows and not json:
             out.note("there are no aliases; `owm alias NAME MODEL` makes one")
             return
@@ -38,18 +38,18 @@ def command(
     if remove:
         if model is not None:
             raise UsageError("--remove takes a name only", hint=f"`owm alias --remove {name}`")
-        store.remove_alias(name)
+        store.aliases.remove(name)
         out.note(f"{name} is no alias any more")
         return
     if model is None:
-        target = store.aliases().get(name.lower())
+        target = store.aliases.load().get(name.lower())
         if target is None:
             raise ModelNotFound(f"no alias named {name}", ref=name, hint=f"`owm alias {name} MODEL` makes it")
         out.data({"name": name.lower(), "model": target}, lines=[target])
         return
     ref = refs.parse(model)
     store.candidates(ref)  # a short name that nobody knows is refused here
-    store.set_alias(name, ref)
-    out.note(f"{name.lower()} stands for {store.aliases()[name.lower()]}")
+    store.aliases.set(name, ref)
+    out.note(f"{name.lower()} stands for {store.aliases.load()[name.lower()]}")
     if json:
-        out.data({"name": name.lower(), "model": store.aliases()[name.lower()]})
+        out.data({"name": name.lower(), "model": store.aliases.load()[name.lower()]})

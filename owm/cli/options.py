@@ -16,7 +16,9 @@ def complete_models(incomplete: str) -> list[str]:
 
     store = open_store()
     names = [store.shown_name(model) for model in store.models()]
-    return [name for name in sorted({*names, *store.aliases(), *catalog.load().entries}) if name.startswith(incomplete)]
+    return [
+        name for name in sorted({*names, *store.aliases.load(), *catalog.load().entries}) if name.startswith(incomplete)
+    ]
 
 
 ModelArg = Annotated[

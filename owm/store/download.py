@@ -287,7 +287,7 @@ class _Download:
                 file.flush()
                 return False
             file.flush()
-            # Without a length, only a body that ended by the protocol's own rules (chunked) counts as whole.
+            # Without a length nothing tells a body that was cut from one that ended; the header check after it will.
             if total is None:
                 announced = response.headers.get("Content-Length")
                 return announced is None or self.done - start == int(announced)

@@ -5,7 +5,6 @@ the manifest or in the Hugging Face cache. A folder without a manifest is no mod
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -20,12 +19,12 @@ from filelock import FileLock, Timeout
 from owm.errors import ChecksumMismatch, Damaged, MalformedFile, ModelNotFound, OwmError, StoreError, UsageError
 from owm.events import Advanced, Finished, Sink, Started, ignore
 from owm.store import catalog, manifest, quants, refs
+from owm.store.aliases import Aliases
 from owm.store.download import write_error
 from owm.store.manifest import Manifest
 from owm.store.names import safe_component
 from owm.store.refs import ModelRef
 
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 
 
@@ -71,6 +70,11 @@ class Store:
     home: Path
     hub: Path
 
+    @property
+    def aliases(self) -> Aliases:
+        """The user's own names for models."""
+        return Aliases(self.home / "aliases.json")
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def models(self, problems: list[OwmError] | None = None) -> list[StoredModel]:
@@ -86,7 +90,7 @@ class Store:
         Raises:
             ModelNotFound: a path that does not exist, or a short name that nobody knows.
         """
-        ref = self.expand(ref)
+        ref = self.aliases.expand(ref)
         if ref.kind == "path":
             return self._at_path(ref)
         for wanted in self.candidates(ref):
@@ -100,7 +104,7 @@ class Store:
         Raises:
             ModelNotFound: nothing stored has that name, or several have.
         """
-        ref = self.expand(refs.parse(text))
+        ref = self.aliases.expand(refs.parse(text))
         if ref.kind == "path":
             return self._at_path(ref)
         found = [model for wanted in self.candidates(ref) for model in self._of_source(wanted)]
@@ -144,24 +148,9 @@ class Store:
         """Return the shortest text that names exactly this model."""
         return f"{model.name}:{model.label}" if model.label and model.manifest else model.name
 
-    def expand(self, ref: ModelRef) -> ModelRef:
-        """Replace an alias by what it stands for, keeping a quant that was asked for."""
-        if ref.kind != "catalog":
-            return ref
-        whole = str(ref)
-        aliases = self.aliases()
-        for name in (whole, ref.name):
-            if target := aliases.get(name.lower()):
-                expanded = refs.parse(target)
-                extra = ref.quant if name != whole else None
-                if extra and expanded.kind in ("catalog", "hub"):
-                    return expanded.with_quant(extra)
-                return expanded
-        return ref
-
     def candidates(self, ref: ModelRef) -> tuple[ModelRef, ...]:
         """Return the references at real sources that `ref` stands for, in the order to try."""
-        ref = self.expand(ref)
+        ref = self.aliases.expand(ref)
         return catalog.load().sources(ref) if ref.kind == "catalog" else (ref,)
 
     def folder_of(self, source: str, name: str, revision: str | None, label: str) -> Path:
@@ -260,55 +249,6 @@ class Store:
             yield
         finally:
             lock.release()
-
-    # -- aliases ---------------------------------------------------------------------------------------------------
-
-    def aliases(self) -> dict[str, str]:
-        """Return the user's own short names."""
-        try:
-            loaded = json.loads((self.home / "aliases.json").read_text("utf-8"))
-            return {str(name): str(target) for name, target in loaded.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, AttributeError) as error:
-            raise StoreError(
-                f"cannot read {self.home / 'aliases.json'}: {error}", hint="mend or remove the file"
-            ) from error
-
-    def set_alias(self, name: str, target: ModelRef) -> None:
-        """Give a model another name.
-
-        Raises:
-            UsageError: the name is not a word, or a short name of the catalog.
-        """
-        if not _ALIAS.fullmatch(name) or name.lower().endswith(".gguf"):
-            raise UsageError(f"not a name for an alias: {name!r}", hint="letters, digits, `.`, `_` and `-`")
-        if name.lower() in catalog.load().entries:
-            raise UsageError(f"{name} is a short name of the catalog already", hint="choose another alias")
-        target = self.expand(target)
-        if target.kind == "path":
-            target = ModelRef("path", str(Path(target.name).expanduser().absolute()))
-        if target.kind == "catalog" and target.name == name.lower():
-            raise UsageError(f"the alias {name} would name itself")
-        self._write_aliases({**self.aliases(), name.lower(): str(target)})
-
-    def remove_alias(self, name: str) -> None:
-        """Forget an alias.
-
-        Raises:
-            ModelNotFound: there is no such alias.
-        """
-        aliases = self.aliases()
-        if name.lower() not in aliases:
-            raise ModelNotFound(f"no alias named {name}", ref=name, hint="`owm alias` lists them")
-        self._write_aliases({key: target for key, target in aliases.items() if key != name.lower()})
-
-    def _write_aliases(self, aliases: dict[str, str]) -> None:
-        try:
-            self.home.mkdir(parents=True, exist_ok=True)
-            manifest.publish_text(self.home / "aliases.json", json.dumps(aliases, indent=1, sort_keys=True) + "\n")
-        except OSError as error:
-            raise write_error(error, self.home / "aliases.json") from error
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

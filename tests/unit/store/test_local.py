@@ -296,25 +296,25 @@ def test_touching_notes_the_last_use(store: Store) -> None:
 def test_an_alias_stands_for_a_model_in_any_quant(store: Store) -> None:
     put_model(store, "o/r", "Q8_0")
     put_model(store, "o/r", "Q4_K_M")
-    store.set_alias("Mine", parse("o/r:Q8_0"))
-    assert store.aliases() == {"mine": "o/r:Q8_0"}
+    store.aliases.set("Mine", parse("o/r:Q8_0"))
+    assert store.aliases.load() == {"mine": "o/r:Q8_0"}
     assert found(store, "mine").label == "Q8_0"
     assert found(store, "MINE:Q4_K_M").label == "Q4_K_M"
-    store.remove_alias("mine")
-    assert store.aliases() == {}
+    store.aliases.remove("mine")
+    assert store.aliases.load() == {}
     with pytest.raises(ModelNotFound, match="no model named mine"):
         store.find(parse("mine"))
 
 
 def test_an_alias_of_an_alias_stands_for_the_same_model(store: Store) -> None:
     put_model(store, "o/r", "Q8_0")
-    store.set_alias("one", parse("o/r"))
-    store.set_alias("two", parse("one"))
-    store.set_alias("three", parse("two"))
-    assert set(store.aliases().values()) == {"o/r"}
+    store.aliases.set("one", parse("o/r"))
+    store.aliases.set("two", parse("one"))
+    store.aliases.set("three", parse("two"))
+    assert set(store.aliases.load().values()) == {"o/r"}
     assert found(store, "three") == found(store, "o/r")
     with pytest.raises(UsageError, match="would name itself"):
-        store.set_alias("four", parse("four"))
+        store.aliases.set("four", parse("four"))
 
 
 def test_an_alias_of_a_path_holds_wherever_one_stands(
@@ -322,7 +322,7 @@ def test_an_alias_of_a_path_holds_wherever_one_stands(
 ) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
-    store.set_alias("here", parse("m.gguf"))
+    store.aliases.set("here", parse("m.gguf"))
     monkeypatch.chdir("/")
     assert found(store, "here").path == tmp_path / "m.gguf"
 
@@ -330,13 +330,13 @@ def test_an_alias_of_a_path_holds_wherever_one_stands(
 @pytest.mark.parametrize("name", ["smollm2", "GPT2", "a b", "a/b", "", ".x", "x.gguf", "a:b", "-x", "a\x1b"])
 def test_a_name_that_could_not_be_typed_or_is_taken_is_no_alias(store: Store, name: str) -> None:
     with pytest.raises(UsageError):
-        store.set_alias(name, parse("o/r"))
-    assert store.aliases() == {}
+        store.aliases.set(name, parse("o/r"))
+    assert store.aliases.load() == {}
 
 
 def test_removing_an_unknown_alias_is_said(store: Store) -> None:
     with pytest.raises(ModelNotFound, match="no alias named x"):
-        store.remove_alias("x")
+        store.aliases.remove("x")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3", "\udcff"])
@@ -344,7 +344,7 @@ def test_damaged_aliases_are_said_by_path(store: Store, text: str) -> None:
     store.home.mkdir(parents=True)
     (store.home / "aliases.json").write_text(text, "utf-8", errors="surrogateescape")
     with pytest.raises(StoreError, match=r"cannot read .*aliases\.json"):
-        store.aliases()
+        store.aliases.load()
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------
