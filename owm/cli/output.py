@@ -70,17 +70,24 @@ def _draw(cells: Sequence[Sequence[str]], columns: Mapping[str, str], right: Seq
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=sys.stdout, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, (key, heading) in enumerate(columns.items()):
+        texts = [heading, *(row[index] for row in cells)]
+        longest = max(map(len, texts))
+        longest_word = max((len(word) for text in texts for word in text.split()), default=0)
+        is_figure = key in right
+        # Figures never wrap, words wrap between words, and a long name is folded rather than lost.
         table.add_column(
             heading,
-            justify="right" if key in right else "left",
-            no_wrap=index != 0,
-            overflow="fold" if index == 0 else "ellipsis",
+            justify="right" if is_figure else "left",
+            no_wrap=is_figure,
+            overflow="fold",
+            min_width=min(longest, console.width // 3) if index == 0 else longest if is_figure else longest_word,
         )
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    Console(file=sys.stdout, highlight=False).print(table)
+    console.print(table)
 
 
 def confirm(question: str) -> bool:
