@@ -3,8 +3,16 @@
 import queue
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from owm.engine.scheduler import Chunk, Scheduler
+
+# With every core decoding, whatever else wakes up takes time from it: chunks are handed over this often, not singly.
+HANDOVER_SECONDS = 1 / 30
+
+# Idle threads are used again: OpenMP keeps a team of workers for each thread that ever computed, and slows all of them
+# down to system calls at every barrier once there are more of those than cores.
+_decoders = ThreadPoolExecutor(max_workers=8, thread_name_prefix="owm-decode")
 
 
 class Generation:
@@ -17,7 +25,8 @@ class Generation:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._chunks: queue.SimpleQueue[list[Chunk] | BaseException | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._decode, name="owm-decode", daemon=True)
+        self._is_over = threading.Event()
+        self._decoding: Future[None] | None = None
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield chunks until all requests have ended.
@@ -25,16 +34,18 @@ class Generation:
         Raises:
             EngineError: llama.cpp failed.
         """
-        self._thread.start()
+        self._decoding = _decoders.submit(self._decode)
         try:
             while (item := self._chunks.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield from item
+                if self._chunks.empty():
+                    self._is_over.wait(HANDOVER_SECONDS)
         finally:
-            if self._thread.is_alive():
+            if not self._is_over.is_set():
                 self.cancel()
-                self._thread.join()
+            wait([self._decoding])
 
     def cancel(self) -> None:
         """Stop decoding; requests end with the finish reason `cancelled`."""
@@ -43,7 +54,8 @@ class Generation:
     def rest(self) -> list[Chunk]:
         """After an interrupted iteration: cancel, and return the chunks that were made but not seen."""
         self.cancel()
-        self._thread.join()
+        if self._decoding is not None:
+            wait([self._decoding])
         chunks: list[Chunk] = []
         while True:
             try:
@@ -61,3 +73,5 @@ class Generation:
             self._chunks.put(None)
         except BaseException as error:
             self._chunks.put(error)
+        finally:
+            self._is_over.set()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp as c
+import numpy as np
 
 from owm.errors import EngineError, NotEnoughMemory
 
@@ -22,6 +23,11 @@ _CONTINUATION = 5
 _MAX_SEED = 0xFFFFFFFF
 
 _libc = ctypes.CDLL(None) if sys.platform != "win32" else ctypes.cdll.msvcrt
+
+# The binding returns a typed pointer, which costs a new object for each token; the bare address does not.
+_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ("llama_get_logits_ith", c.llama_cpp._lib)
+)
 
 _log_lines: deque[str] = deque(maxlen=200)
 _log_to_stderr = False
@@ -118,6 +124,8 @@ class Model:
         self.adds_bos = bool(c.llama_vocab_get_add_bos(self.vocab))
         self.has_encoder = bool(c.llama_model_has_encoder(self.pointer))
         self.has_decoder = bool(c.llama_model_has_decoder(self.pointer))
+        self._pieces: dict[tuple[int, bool], bytes] = {}
+        self._ends: dict[int, bool] = {}
         self.is_recurrent = bool(c.llama_model_is_recurrent(self.pointer))
 
     def close(self) -> None:
@@ -140,18 +148,23 @@ class Model:
 
     def piece(self, token: int, *, special: bool) -> bytes:
         """Return the bytes of one token, which may end inside a UTF-8 character; control tokens only if `special`."""
+        if (known := self._pieces.get((token, special))) is not None:
+            return known
         size = 64
         for _ in range(2):
             buffer = ctypes.create_string_buffer(size)
             n = c.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
             if n >= 0:
+                self._pieces[token, special] = buffer.raw[:n]
                 return buffer.raw[:n]
             size = -n
         raise EngineError(f"llama.cpp has no text for token {token}")
 
     def is_end(self, token: int) -> bool:
         """Tell whether a token ends a turn or a text."""
-        return bool(c.llama_vocab_is_eog(self.vocab, token))
+        if (known := self._ends.get(token)) is None:
+            known = self._ends[token] = bool(c.llama_vocab_is_eog(self.vocab, token))
+        return known
 
     def special_text(self, which: str) -> str:
         """Return the text of the `bos` or `eos` token, empty if the model has none."""
@@ -171,6 +184,10 @@ class Batch:
         self.capacity = capacity
         self.raw = c.llama_batch_init(capacity, 0, 1)
         self.n_tokens = 0
+        # Reading a pointer field makes a new Python object each time: keep them.
+        raw = self.raw
+        self._token, self._pos, self._n_seq_id, self._logits = raw.token, raw.pos, raw.n_seq_id, raw.logits
+        self._seq_id = [raw.seq_id[i] for i in range(capacity)]
 
     def clear(self) -> None:
         """Forget the tokens."""
@@ -178,12 +195,12 @@ class Batch:
 
     def add(self, token: int, position: int, sequence: int, *, wants_logits: bool) -> int:
         """Append a token; return its index, by which its logits are asked for."""
-        raw, i = self.raw, self.n_tokens
-        raw.token[i] = token
-        raw.pos[i] = position
-        raw.n_seq_id[i] = 1
-        raw.seq_id[i][0] = sequence
-        raw.logits[i] = wants_logits
+        i = self.n_tokens
+        self._token[i] = token
+        self._pos[i] = position
+        self._n_seq_id[i] = 1
+        self._seq_id[i][0] = sequence
+        self._logits[i] = wants_logits
         self.n_tokens = i + 1
         return i
 
@@ -240,6 +257,7 @@ class Context:
         self.n_batch: int = c.llama_n_batch(self.pointer)
         self.n_sequences = n_sequences
         self.batch = Batch(self.n_batch)
+        self._logit_views: dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
 
     @property
     def is_cancelled(self) -> bool:
@@ -266,6 +284,16 @@ class Context:
             return status
         raise EngineError(f"llama.cpp failed to decode ({status}): {_complaint()}")
 
+    def logits(self, index: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+        """Return a view of the logits (n_vocab f32) of the batch's token `index`, valid until the next decode."""
+        address = _logits_address(self.pointer, index)
+        if not address:
+            raise EngineError("llama.cpp has no logits where they were asked for")
+        if (view := self._logit_views.get(address)) is None:
+            raw = (ctypes.c_float * self.model.n_vocab).from_address(address)
+            view = self._logit_views[address] = np.ctypeslib.as_array(raw)
+        return view
+
     def forget(self, sequence: int, begin: int = 0) -> bool:
         """Drop a sequence's KV from position `begin` on; False where the model cannot do that in part."""
         return bool(c.llama_memory_seq_rm(self.memory, sequence, begin, -1))
@@ -273,6 +301,7 @@ class Context:
     def close(self) -> None:
         """Free the KV cache."""
         if self.pointer:
+            self._logit_views.clear()
             self.batch.close()
             c.llama_free(self.pointer)
             self.pointer = None
@@ -286,10 +315,10 @@ class Sampler:
         params.no_perf = True
         self.pointer = c.llama_sampler_chain_init(params)
         s = settings
-        if s.ignore_eos:
-            ends = [token for token in range(model.n_vocab) if model.is_end(token)]
-            biases = (c.llama_logit_bias * len(ends))(*((token, float("-inf")) for token in ends))
-            self._add(c.llama_sampler_init_logit_bias(model.n_vocab, len(ends), biases))
+        self._banned = [token for token in range(model.n_vocab) if model.is_end(token)] if s.ignore_eos else []
+        if self._banned:
+            biases = (c.llama_logit_bias * len(self._banned))(*((token, float("-inf")) for token in self._banned))
+            self._add(c.llama_sampler_init_logit_bias(model.n_vocab, len(self._banned), biases))
         self._remembers = s.repeat_penalty != 1.0 or s.presence_penalty != 0 or s.frequency_penalty != 0
         if self._remembers:
             self._add(
@@ -297,6 +326,8 @@ class Sampler:
                     model.n_vocab, s.repeat_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
                 )
             )
+        # Without penalties the likeliest token is one scan of the logits: no need to build candidates.
+        self._is_plain_greedy = s.temp <= 0 and not self._remembers
         if s.temp <= 0:
             self._add(c.llama_sampler_init_greedy())
             return
@@ -314,6 +345,11 @@ class Sampler:
 
     def sample(self, context: Context, index: int) -> int:
         """Draw the next token from the logits of the batch's token `index`, and remember it."""
+        if self._is_plain_greedy:
+            logits = context.logits(index)
+            if self._banned:
+                logits[self._banned] = -np.inf
+            return int(logits.argmax())
         return int(c.llama_sampler_sample(self.pointer, context.pointer, index))
 
     def accept(self, tokens: Sequence[int]) -> None:
