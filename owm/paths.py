@@ -9,7 +9,7 @@ def owm_home(environ: Mapping[str, str] | None = None) -> Path:
     """Return the root of owm's own tree: `OWM_HOME`, else the platform's user data directory."""
     environ = os.environ if environ is None else environ
     if home := environ.get("OWM_HOME"):
-        return Path(home).expanduser().absolute()
+        return _absolute(home)
     import platformdirs
 
     return Path(platformdirs.user_data_dir("owm", appauthor=False))
@@ -20,8 +20,12 @@ def hub_cache(environ: Mapping[str, str] | None = None) -> Path:
     environ = os.environ if environ is None else environ
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if cache := environ.get(name):
-            return Path(os.path.expandvars(cache)).expanduser().absolute()
+            return _absolute(cache)
     if hf_home := environ.get("HF_HOME"):
-        return Path(os.path.expandvars(hf_home)).expanduser().absolute() / "hub"
-    base = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "huggingface" / "hub"
+        return _absolute(hf_home) / "hub"
+    return _absolute(environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+
+
+def _absolute(text: str) -> Path:
+    """Expand `~` and `$NAME`; what cannot be expanded stays, as in the Hub library."""
+    return Path(os.path.expandvars(os.path.expanduser(text))).absolute()

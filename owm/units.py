@@ -1,8 +1,9 @@
 """Numbers as people read and write them: sizes in GiB, parameters in B, durations, rates."""
 
 import re
+from fractions import Fraction
 
-_BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+_BINARY = ("KiB", "MiB", "GiB", "TiB")
 _FACTORS = {
     "": 1,
     "b": 1,
@@ -13,16 +14,17 @@ _FACTORS = {
 
 def format_bytes(n_bytes: int) -> str:
     """Write a size with three significant digits in binary units: `93.8 MiB`, `4.07 GiB`."""
-    value = float(n_bytes)
-    for unit in _BINARY:
-        if value < 1000 or unit == _BINARY[-1]:
-            if unit == "B":
-                return f"{n_bytes} B"
-            return (
-                f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
-            )
-        value /= 1024
-    raise AssertionError("unreachable")
+    if n_bytes < 1000:
+        return f"{n_bytes} B"
+    value, units = n_bytes / 1024, iter(_BINARY)
+    unit = next(units)
+    while value >= 999.5 and (larger := next(units, None)):
+        value, unit = value / 1024, larger
+    return f"{_three_digits(value)} {unit}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
 def parse_bytes(text: str) -> int:
@@ -31,33 +33,26 @@ def parse_bytes(text: str) -> int:
     Raises:
         ValueError: `text` is not a size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
     if match is None or match[2] not in _FACTORS:
         raise ValueError(f"not a size: {text}")
     factor: int = _FACTORS[match[2]]
-    return round(float(match[1]) * factor)
+    return round(Fraction(match[1]) * factor)
 
 
 def format_count(n: int) -> str:
     """Write a parameter count: `135M`, `1.24B`."""
     for factor, suffix in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if n >= factor:
-            value = n / factor
-            return (
-                f"{value:.2f}{suffix}"
-                if value < 10
-                else f"{value:.1f}{suffix}"
-                if value < 100
-                else f"{value:.0f}{suffix}"
-            )
+        if n >= factor - factor // 2000:  # from 999,500 on three digits make a million
+            return _three_digits(n / factor) + suffix
     return str(n)
 
 
 def format_seconds(seconds: float) -> str:
     """Write a duration: `85 ms`, `4.2 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -1,6 +1,5 @@
 """Sampling settings: what they are, what they may be, and where their values come from."""
 
-import math
 import secrets
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,6 +10,18 @@ from owm.settings import layers
 from owm.settings.layers import Setting
 
 MAX_SEED = 0xFFFFFFFF
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "temp": (0, 100),
+    "top_k": (0, 1 << 30),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "repeat_penalty": (0.01, 100),
+    "repeat_last_n": (-1, 1 << 30),
+    "presence_penalty": (-100, 100),
+    "frequency_penalty": (-100, 100),
+    "seed": (0, MAX_SEED),
+}
 
 # GGUF key below `general.sampling.` -> our name
 _FILE_KEYS = {
@@ -47,28 +58,20 @@ class Sampling:
         Raises:
             UsageError: the value is out of range; the message names it.
         """
-        for name, low, high in (
-            ("temp", 0.0, 100.0),
-            ("top_k", 0, 1 << 30),
-            ("top_p", 0.0, 1.0),
-            ("min_p", 0.0, 1.0),
-            ("repeat_penalty", 0.01, 100.0),
-            ("repeat_last_n", -1, 1 << 30),
-            ("presence_penalty", -100.0, 100.0),
-            ("frequency_penalty", -100.0, 100.0),
-        ):
-            value = getattr(self, name)
-            if not math.isfinite(value) or not low <= value <= high:
-                flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} must be between {low:g} and {high:g}: {value}")
-        if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
-            raise UsageError(f"--seed must be between 0 and {MAX_SEED}: {self.seed}")
+        for name in _RANGES:
+            _check_range(name, getattr(self, name), "--" + name.replace("_", "-"))
 
     def with_seed(self) -> "Sampling":
         """Return the same settings with a seed drawn if there is none."""
         if self.seed is not None:
             return self
         return Sampling(**{**asdict(self), "seed": secrets.randbelow(MAX_SEED + 1)})
+
+
+def _check_range(name: str, value: float | None, origin: str) -> None:
+    low, high = _RANGES[name]
+    if value is not None and not low <= value <= high:  # NaN is in no range
+        raise UsageError(f"{origin} must be between {low} and {high}: {value}")
 
 
 KINDS: dict[str, type] = {
@@ -92,6 +95,9 @@ def resolve(header: Header, flags: dict[str, Any]) -> tuple[Sampling, dict[str, 
             layers.layer(flags, "--{}"),
         )
     )
+    for name, setting in merged.items():
+        if name in _RANGES:
+            _check_range(name, setting.value, setting.origin)
     return Sampling(**{name: setting.value for name, setting in merged.items()}), merged
 
 

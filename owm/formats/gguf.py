@@ -7,7 +7,9 @@ ref: llama.cpp ggml/src/gguf.cpp
 
 import math
 import mmap
+import stat
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -21,12 +23,17 @@ MAX_DIMS = 4
 MAX_NAME_BYTES = 63
 MAX_KEY_BYTES = 65535
 DEFAULT_ALIGNMENT = 32
+MAX_ENTRIES = 1 << 16  # of metadata keys, and of tensors; the largest models have some 2,000
+MAX_TEXTS = 1 << 22  # in all arrays of a file; the largest vocabularies have 262,144, and as many merges
+MAX_LAYERS, MAX_EXPERTS = 512, 1024  # ref: llama.cpp src/llama-hparams.h
 EAGER_ITEMS = 4096  # arrays up to this length are read at once (per-layer values), longer ones on demand
+EAGER_BYTES = 8 << 20  # so much of all values together is read at once, the rest on demand
 
 # id: (name, elements in a quant block, bytes of a quant block). ref: ggml/src/ggml-common.h
+# (gguf-py says 40 bytes for Q8_1; ggml says 36 and decides.)
 TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
+    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
     12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292),
     16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
     20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
@@ -44,14 +51,19 @@ FILE_TYPES = {
     40: "Q1_0",
 }  # fmt: skip
 
-_STRING, _ARRAY = 8, 9
+_UINT8, _UINT32, _STRING, _ARRAY = 0, 4, 8, 9
+_ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _SIZES = {kind: struct.calcsize(f"<{code}") for kind, code in _SCALARS.items()}
+_HINT = "the file is damaged, cut short or no GGUF; fetch it again"
 
 
 @dataclass(frozen=True, slots=True)
 class LongArray:
-    """An array that was walked but not read: `count` items of GGUF value type `item_type`, from byte `offset`."""
+    """An array that was walked but not read: `count` items of GGUF value type `item_type`, from byte `offset`.
+
+    A text too long to be read at once is kept in the same way, as an array of bytes.
+    """
 
     item_type: int
     count: int
@@ -137,12 +149,35 @@ class Header:
             return [str(item) for item in found]
         if not isinstance(found, LongArray) or found.item_type != _STRING:
             return []
+        return [raw.decode("utf-8", "replace") for raw in self._raw_strings(found)]
+
+    def check_vocabulary(self) -> None:
+        """Check that no token of the vocabulary is there twice, on which llama.cpp aborts the process.
+
+        Not a part of `read_header`: it takes five times as long as all the rest.
+
+        Raises:
+            MalformedFile: a token is there twice.
+        """
+        found = self.metadata.get("tokenizer.ggml.tokens")
+        raw: list[bytes] = []
+        if isinstance(found, tuple):
+            raw = [item.encode() for item in found if isinstance(item, str)]
+        elif isinstance(found, LongArray) and found.item_type == _STRING:
+            raw = self._raw_strings(found)
+        # llama.cpp reads a token to its first zero byte and gives empty ones names of their own.
+        tokens = [token.partition(b"\0")[0] or b"[EMPTY_%d]" % i for i, token in enumerate(raw)]
+        if len(set(tokens)) != len(tokens):
+            raise MalformedFile(self.path, "a token of its vocabulary appears twice", hint=_HINT)
+
+    def _raw_strings(self, array: LongArray) -> list[bytes]:
+        unpack = struct.Struct("<Q").unpack_from
+        items, end = [], array.offset
         with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            items, position = [], found.offset
-            for _ in range(found.count):
-                (length,) = struct.unpack_from("<Q", view, position)
-                items.append(view[position + 8 : position + 8 + length].decode("utf-8", "replace"))
-                position += 8 + length
+            for _ in range(array.count):
+                begin = end + 8
+                end = begin + unpack(view, end)[0]
+                items.append(view[begin:end])
         return items
 
 
@@ -154,15 +189,15 @@ def read_header(path: Path) -> Header:
         Unsupported: a tensor type that this version of owm does not know.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
+            raise MalformedFile(path, "it is a folder" if path.is_dir() else "it is no file", hint=_HINT)
         with open(path, "rb") as file:
             try:
                 view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError:
-                raise MalformedFile(path, "it is empty") from None
+                raise MalformedFile(path, "it is empty", hint=_HINT) from None
             with view:
                 return _Reader(path, view).read()
-    except IsADirectoryError as error:
-        raise MalformedFile(path, "it is a folder") from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
@@ -175,6 +210,8 @@ class _Reader:
         self.view = view
         self.end = len(view)
         self.position = 0
+        self.eager_bytes_left = EAGER_BYTES
+        self.texts_left = MAX_TEXTS
 
     def read(self) -> Header:
         if self.end < 4 or self.view[:4] != MAGIC:
@@ -182,29 +219,38 @@ class _Reader:
         self.position = 4
         version = self._number("I", "the version")
         if version not in VERSIONS:
-            swapped = version & 0xFFFF == 0
+            swapped = version and version & 0xFFFF == 0
             self._fail("it is big-endian" if swapped else f"its GGUF version is {version}, known are 2 and 3")
         n_tensors = self._number("Q", "the number of tensors")
         n_keys = self._number("Q", "the number of metadata keys")
         left = self.end - self.position
         # The shortest key takes 8+1+4+1 bytes, the shortest tensor entry 8+1+4+8+4+8.
-        if n_keys > left // 14:
-            self._fail(f"{n_keys} metadata keys cannot fit in {format_bytes(left)}")
-        if n_tensors > left // 33:
-            self._fail(f"{n_tensors} tensors cannot fit in {format_bytes(left)}")
+        for count, least, what in ((n_keys, 14, "metadata keys"), (n_tensors, 33, "tensors")):
+            if count > left // least:
+                self._fail(f"{count} {what} cannot fit in {format_bytes(left)}")
+            if count > MAX_ENTRIES:
+                self._fail(f"it has {count} {what}, at most {MAX_ENTRIES} can be")
         metadata: dict[str, Value] = {}
         for _ in range(n_keys):
-            key = self._string("a metadata key", MAX_KEY_BYTES)
+            key = self._name("metadata key", MAX_KEY_BYTES)
             if not key or key in metadata:
-                self._fail(f"the metadata key {key!r} appears twice" if key else "a metadata key is empty")
-            metadata[key] = self._value(key)
+                self._fail(f"the metadata key {_shown(key)} appears twice" if key else "a metadata key is empty")
+            kind = self._number("I", _shown(key))
+            if key == "general.alignment" and kind != _UINT32:
+                self._fail("its alignment is not an unsigned 32-bit number")
+            metadata[key] = self._value(kind, _shown(key))
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-        if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1) or alignment > 1 << 20:
+        if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
             self._fail(f"its alignment {alignment!r} is not a power of two")
         if not isinstance(metadata.get("general.architecture", ""), str):
             self._fail("its architecture is not a text")
+        self._check_hyperparameters(metadata)
         tensors = self._tensors(n_tensors, alignment)
         data_offset = -(-self.position // alignment) * alignment
+        if any((data_offset + tensor.offset) % DEFAULT_ALIGNMENT for tensor in tensors):
+            self._fail(
+                f"with its alignment {alignment} not all tensors begin at multiples of {DEFAULT_ALIGNMENT} bytes"
+            )
         if tensors:
             needed = data_offset + tensors[-1].offset + tensors[-1].n_bytes
             if needed > self.end:
@@ -216,73 +262,113 @@ class _Reader:
         names: set[str] = set()
         expected = 0
         for _ in range(count):
-            name = self._string("a tensor name", MAX_NAME_BYTES)
+            name = self._name("tensor name", MAX_NAME_BYTES)
+            shown = _shown(name)
             if name in names:
-                self._fail(f"the tensor {name!r} appears twice")
+                self._fail(f"the tensor {shown} appears twice")
             names.add(name)
-            n_dims = self._number("I", name)
+            n_dims = self._number("I", shown)
             if n_dims > MAX_DIMS:
-                self._fail(f"the tensor {name!r} has {n_dims} dimensions, at most {MAX_DIMS} can be")
-            shape = tuple(self._number("Q", name) for _ in range(n_dims))
-            type_id = self._number("I", name)
-            offset = self._number("Q", name)
+                self._fail(f"the tensor {shown} has {n_dims} dimensions, at most {MAX_DIMS} can be")
+            shape = tuple(self._number("Q", shown) for _ in range(n_dims))
+            type_id = self._number("I", shown)
+            offset = self._number("Q", shown)
             if type_id not in TENSOR_TYPES:
-                raise Unsupported(f"{self.path.name} has a tensor of unknown type {type_id}: {name}", hint="update owm")
+                raise Unsupported(
+                    f"{self.path.name} has a tensor of unknown type {type_id}: {shown}", hint="update owm"
+                )
             type_name, block, block_bytes = TENSOR_TYPES[type_id]
             n_elements = math.prod(shape)
-            if n_elements >= 1 << 62 or any(n >= 1 << 62 for n in shape):
-                self._fail(f"the tensor {name!r} has an impossible shape {shape}")
+            if not 0 < n_elements < 1 << 62:
+                self._fail(f"the tensor {shown} has an impossible shape {shape}")
             row = shape[0] if shape else 1
             if row % block:
-                self._fail(f"the tensor {name!r} has rows of {row}, {type_name} needs a multiple of {block}")
+                self._fail(f"the tensor {shown} has rows of {row}, {type_name} needs a multiple of {block}")
             if offset != expected:
-                self._fail(f"the tensor {name!r} lies at {offset}, it should lie at {expected}")
+                self._fail(f"the tensor {shown} lies at {offset}, it should lie at {expected}")
             n_bytes = n_elements // block * block_bytes
             tensors.append(TensorEntry(name, shape, type_id, offset, n_bytes))
             expected = -(-(offset + n_bytes) // alignment) * alignment
         return tuple(tensors)
 
-    def _value(self, key: str) -> Value:
-        kind = self._number("I", key)
+    def _check_hyperparameters(self, metadata: dict[str, Value]) -> None:
+        """Refuse values on which llama.cpp does not fail but abort. ref: llama.cpp src/llama-model.cpp, load_hparams"""
+
+        def largest(key: str, default: int) -> int:
+            found = metadata.get(f"{architecture}.{key}", default)
+            numbers = found if isinstance(found, tuple) and found else (found,)
+            return max((number for number in numbers if isinstance(number, int)), default=default)
+
+        architecture = metadata.get("general.architecture")
+        n_layers, n_predicting = largest("block_count", 1), largest("nextn_predict_layers", 0)
+        if not 1 <= n_layers <= MAX_LAYERS or n_predicting > n_layers:
+            self._fail(f"it has {n_layers} layers, {n_predicting} of them for prediction; at most {MAX_LAYERS} can be")
+        n_experts, n_used = largest("expert_count", 0), largest("expert_used_count", 0)
+        n_groups, n_groups_used = largest("expert_group_count", 0), largest("expert_group_used_count", 0)
+        if n_experts > MAX_EXPERTS or not (1 if n_experts else 0) <= n_used <= n_experts:
+            self._fail(f"it uses {n_used} of {n_experts} experts")
+        if n_groups and (
+            n_groups >= n_experts or (n_groups > 1 and (n_experts % n_groups or not 0 < n_groups_used < n_groups))
+        ):
+            self._fail(f"it uses {n_groups_used} of {n_groups} groups of {n_experts} experts")
+        for norm in ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon"):
+            epsilon = metadata.get(f"{architecture}.attention.{norm}", 0.0)
+            if isinstance(epsilon, float) and not epsilon >= 0:
+                self._fail(f"its {norm} is {epsilon}")
+        scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
+        if isinstance(scaling, str) and scaling not in _ROPE_SCALINGS:
+            self._fail(f"its rope scaling {_shown(scaling)} is not known")
+
+    def _value(self, kind: int, key: str) -> Value:
         if kind in _SCALARS:
             return self._scalar(kind, key)
         if kind == _STRING:
-            return self._string(key)
+            length = self._length(key)
+            if self._is_eager(length):
+                return self._take(length).decode("utf-8", "replace")
+            self.position += length
+            return LongArray(_UINT8, length, self.position - length)
         if kind != _ARRAY:
-            self._fail(f"the metadata key {key!r} has the unknown type {kind}")
+            self._fail(f"the metadata key {key} has the unknown type {kind}")
         item_kind = self._number("I", key)
         count = self._number("Q", key)
         begin = self.position
         if item_kind == _STRING:
-            if count <= EAGER_ITEMS:
-                return tuple(self._string(key) for _ in range(count))
             self._skip_strings(count, key)
+            if count <= EAGER_ITEMS and self._is_eager(self.position - begin + 64 * count):
+                self.position = begin
+                raw = [self._take(self._length(key)) for _ in range(count)]
+                with suppress(UnicodeDecodeError):  # what is not UTF-8 stays where it is
+                    return tuple(item.decode("utf-8") for item in raw)
         elif item_kind in _SCALARS:
             size = _SIZES[item_kind] * count
             if size > self.end - self.position:
-                self._fail(f"the array {key!r} of {count} items runs past the end of the file")
-            if count <= EAGER_ITEMS:
+                self._fail(f"the array {key} of {count} items runs past the end of the file")
+            if count <= EAGER_ITEMS and self._is_eager(32 * count):
                 values = struct.unpack_from(f"<{count}{_SCALARS[item_kind]}", self.view, self.position)
                 self.position += size
                 return values
             self.position += size
         else:
-            self._fail(f"the array {key!r} has items of the unknown type {item_kind}")
+            self._fail(f"the array {key} has items of the unknown type {item_kind}")
         return LongArray(item_kind, count, begin)
 
     def _skip_strings(self, count: int, key: str) -> None:
         """Walk over string lengths: the hot loop of a large vocabulary, 0.1 µs a step."""
         view, end, position = self.view, self.end, self.position
         if count > (end - position) // 8:
-            self._fail(f"the array {key!r} of {count} texts runs past the end of the file")
+            self._fail(f"the array {key} of {count} texts runs past the end of the file")
+        self.texts_left -= count
+        if self.texts_left < 0:
+            self._fail(f"its arrays hold more than {MAX_TEXTS} texts, with {key}")
         unpack = struct.Struct("<Q").unpack_from
         try:
             for _ in range(count):
                 position += 8 + unpack(view, position)[0]
-        except struct.error:
+        except (struct.error, OverflowError):
             position = end + 1
         if position > end:
-            self._fail(f"the array {key!r} of {count} texts runs past the end of the file")
+            self._fail(f"the array {key} of {count} texts runs past the end of the file")
         self.position = position
 
     def _scalar(self, kind: int, key: str) -> Scalar:
@@ -291,7 +377,7 @@ class _Reader:
         code = _SCALARS[kind]
         size = _SIZES[kind]
         if size > self.end - self.position:
-            self._fail(f"it ends inside the value of {key!r}")
+            self._fail(f"it ends inside the value of {key}")
         value: Scalar = struct.unpack_from(f"<{code}", self.view, self.position)[0]
         self.position += size
         return value
@@ -299,18 +385,42 @@ class _Reader:
     def _number(self, code: str, what: str) -> int:
         size = struct.calcsize(f"<{code}")
         if size > self.end - self.position:
-            self._fail(f"it ends inside {what!r}" if self.position > 24 else f"it ends before {what}")
+            self._fail(f"it ends inside {what}" if self.position > 24 else f"it ends before {what}")
         value: int = struct.unpack_from(f"<{code}", self.view, self.position)[0]
         self.position += size
         return value
 
-    def _string(self, what: str, limit: int | None = None) -> str:
+    def _name(self, what: str, limit: int) -> str:
+        length = self._length(f"a {what}")
+        if length > limit:
+            self._fail(f"a {what} is {length} bytes long, at most {limit} can be")
+        try:
+            return self._take(length).decode("utf-8")
+        except UnicodeDecodeError:
+            self._fail(f"a {what} is not UTF-8 text")
+
+    def _length(self, what: str) -> int:
+        """Read the length of a text that lies within the file."""
         length = self._number("Q", what)
-        if length > self.end - self.position or (limit is not None and length > limit):
-            self._fail(f"a text of {length} bytes in {what!r} is too long")
-        raw = self.view[self.position : self.position + length]
+        if length > self.end - self.position:
+            self._fail(f"the text of {length} bytes in {what} runs past the end of the file")
+        return length
+
+    def _take(self, length: int) -> bytes:
         self.position += length
-        return raw.decode("utf-8", "replace")
+        return self.view[self.position - length : self.position]
+
+    def _is_eager(self, n_bytes: int) -> bool:
+        """Tell whether a value of this size is to be read now; what all of them may take is bounded."""
+        if n_bytes > self.eager_bytes_left:
+            return False
+        self.eager_bytes_left -= n_bytes
+        return True
 
     def _fail(self, cause: str) -> NoReturn:
-        raise MalformedFile(self.path, cause, hint="the file is damaged, cut short or no GGUF; fetch it again")
+        raise MalformedFile(self.path, cause, hint=_HINT)
+
+
+def _shown(name: str) -> str:
+    """Quote a name from the file: printable, and not longer than a message should be."""
+    return ascii(name if len(name) <= 80 else name[:79] + "…")

@@ -14,7 +14,11 @@ from pathlib import Path
 import psutil
 
 _SYS_CPU = Path("/sys/devices/system/cpu")
+_INTEL_FAST_CPUS = Path("/sys/devices/cpu_core/cpus")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+_AMD_GPU = Path("/dev/kfd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,9 @@ def memory() -> Memory:
 
 def unused_gpu() -> str | None:
     """Name a GPU that this machine plainly has, for a build that can use none; None if there is none to be seen."""
-    if Path("/proc/driver/nvidia/gpus").is_dir() and any(Path("/proc/driver/nvidia/gpus").iterdir()):
+    if _NVIDIA_GPUS.is_dir() and any(_NVIDIA_GPUS.iterdir()):
         return "an NVIDIA GPU"
-    if Path("/dev/kfd").exists():
+    if _AMD_GPU.exists():
         return "an AMD GPU"
     return None
 
@@ -78,7 +82,7 @@ def _performance_cores(allowed: list[int]) -> list[int]:
         return allowed[:fast]
     if not _SYS_CPU.is_dir():
         return allowed[: psutil.cpu_count(logical=False) or len(allowed)]
-    hybrid = _cpu_list(Path("/sys/devices/cpu_core/cpus"))  # Intel: the performance cores of a hybrid CPU
+    hybrid = _cpu_list(_INTEL_FAST_CPUS)  # Intel: the performance cores of a hybrid CPU
     fast_cpus = [cpu for cpu in allowed if cpu in hybrid] if hybrid else allowed
     capacities = {cpu: _number(_SYS_CPU / f"cpu{cpu}" / "cpu_capacity") for cpu in fast_cpus}  # Arm big.LITTLE
     known = [capacity for capacity in capacities.values() if capacity is not None]
@@ -97,7 +101,7 @@ def _performance_cores(allowed: list[int]) -> list[int]:
 def _cgroup_paths() -> list[Path]:
     """Return this process's cgroup v2 folder and all above it, innermost first."""
     try:
-        text = Path("/proc/self/cgroup").read_text()
+        text = _OWN_CGROUP.read_text()
     except OSError:
         return []
     match = re.search(r"^0::(.*)$", text, re.MULTILINE)
@@ -124,15 +128,17 @@ def _cpu_quota() -> float | None:
 
 def _cgroup_memory() -> list[tuple[int, int]]:
     """Return (limit, used without reclaimable file pages) for each cgroup that has a limit."""
+    v2 = [(folder / "memory.max", folder / "memory.current", folder / "memory.stat") for folder in _cgroup_paths()]
+    v1 = _CGROUP / "memory"
     found = []
-    for folder in _cgroup_paths():
-        limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
+    for limit_file, used_file, statistics in (
+        *v2,
+        (v1 / "memory.limit_in_bytes", v1 / "memory.usage_in_bytes", v1 / "memory.stat"),
+    ):
+        limit, used = _number(limit_file), _number(used_file)
         if limit is not None and used is not None:
-            inactive = re.search(r"^inactive_file (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
-            found.append((limit, used - int(inactive[1]) if inactive else used))
-    limit, used = _number(_CGROUP / "memory/memory.limit_in_bytes"), _number(_CGROUP / "memory/memory.usage_in_bytes")
-    if limit is not None and used is not None:
-        found.append((limit, used))
+            inactive = re.findall(r"^(?:total_)?inactive_file (\d+)$", _text(statistics), re.MULTILINE)
+            found.append((limit, used - int(inactive[-1]) if inactive else used))
     return found
 
 

@@ -164,6 +164,10 @@ def _confidence(n: int, k: int) -> float:
 
 def measure_pairs(ours: Callable[[], T], theirs: Callable[[], T], pairs: int) -> tuple[list[T], list[T]]:
     """Run both sides alternately after one warm-up each, swapping who goes first in every pair."""
+    busy = psutil.cpu_percent(interval=1.0)
+    if busy > 10:
+        # With as many threads as cores, one other busy process can slow either side tenfold, at random.
+        print(f"warning: the machine is busy ({busy:.0f} %), the numbers will be noisy", file=sys.stderr)
     ours()
     theirs()
     results: tuple[list[T], list[T]] = ([], [])
@@ -175,10 +179,14 @@ def measure_pairs(ours: Callable[[], T], theirs: Callable[[], T], pairs: int) ->
     return results
 
 
-def run_command(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Run:
+def run_command(
+    command: Sequence[str | Path], environment: dict[str, str] | None = None, *, has_children: bool = False
+) -> Run:
     """Run a command to its end and measure it; one that fails ends the benchmark.
 
-    The peak is that of the process and its children together, with the pages of mapped files that they hold.
+    The peak is that of the process and its children together, with the pages of mapped files that they hold. Only for
+    a command with children (`has_children`) is it polled: the kernel keeps it for one process, and polling takes time
+    from the cores that are being measured.
     """
     words = [str(word) for word in command]
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
@@ -191,12 +199,14 @@ def run_command(command: Sequence[str | Path], environment: dict[str, str] | Non
             env=os.environ | (environment or {}),
         )
         watch = _MemoryWatch(process.pid)
-        watch.start()
+        if has_children:
+            watch.start()
         # wait4 and not communicate: it wakes at the end itself and knows the peak that polling may have missed.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        watch.stop()
+        if has_children:
+            watch.stop()
         stdout.seek(0)
         stderr.seek(0)
         run = Run(
