@@ -9,7 +9,7 @@ The library's names are imported from here, and loaded when they are first used:
             print(chunk.text, end="")
 """
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # what type checkers take for typing's own, without the time to import that
 
 __version__ = "0.1.0"
 
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from owm.store.refs import ModelRef
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'owm' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    found: object = getattr(import_module(_HOMES[name]), name)
+    return found

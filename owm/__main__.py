@@ -1,18 +1,40 @@
 """Entry point of `owm` and `python -m owm`."""
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if sys.argv[1:] == ["--version"]:
-        from owm import __version__
+    _open_missing_streams()
+    try:
+        if sys.argv[1:] == ["--version"]:
+            from owm import __version__
 
-        sys.stdout.write(f"owm {__version__}\n")
-        return
-    from owm.cli.app import main as run
+            sys.stdout.write(f"owm {__version__}\n")
+            sys.stdout.flush()
+            return
+        from owm.cli.app import main as run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # while still importing: later ones are handled where they come
+        sys.exit(130)
+    except BrokenPipeError:
+        os._exit(0)
+    except OSError as error:
+        sys.stderr.write(f"error: cannot write to stdout: {error.strerror}\n")
+        os._exit(1)
+
+
+def _open_missing_streams() -> None:
+    """Give a closed stdin, stdout or stderr a place to go, lest the next file that is opened takes its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 if __name__ == "__main__":

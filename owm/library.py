@@ -3,7 +3,7 @@
 It is the one place that knows the store and the engine both; neither knows the other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ def inspect_file(path: Path) -> ModelFacts:
         MalformedFile, Unsupported.
     """
     header = gguf.read_header(path)
+    header.check_vocabulary()
     return ModelFacts(
         architecture=header.architecture,
         name=header.text("general.name"),
@@ -54,12 +55,12 @@ def execute_pull(plan: pull.PullPlan, *, store: Store | None = None, sink: Sink 
 
 
 def load(
-    model: str | ModelRef,
+    model: str | Path | ModelRef,
     *,
     store: Store | None = None,
     sink: Sink = ignore,
     n_gpu_layers: int | None = None,
-    log_to_stderr: bool = False,
+    log: Callable[[str], None] | None = None,
 ) -> "Model":
     """Open a model by any name, pulling it first if it is not stored.
 
@@ -69,10 +70,13 @@ def load(
     from owm.engine.model import Model
 
     store = store or open_store()
-    ref = refs.parse(model) if isinstance(model, str) else model
+    if isinstance(model, Path):
+        ref = ModelRef("path", str(model))
+    else:
+        ref = refs.parse(model) if isinstance(model, str) else model
     stored = store.find(ref) or execute_pull(plan_pull(ref, store=store, sink=sink), store=store, sink=sink)
     store.touch(stored)
-    return Model(stored.files, n_gpu_layers=n_gpu_layers, log_to_stderr=log_to_stderr)
+    return Model(stored.files, n_gpu_layers=n_gpu_layers, is_verified=stored.manifest is not None, log=log)
 
 
 def answer(
@@ -82,10 +86,10 @@ def answer(
     system: str | None = None,
     sampling: "Sampling | None" = None,
     max_tokens: int | None = None,
-    stops: tuple[str, ...] = (),
+    stops: str | Sequence[str] = (),
     n_ctx: int | None = None,
 ) -> "Iterator[Chunk]":
-    """Answer one prompt; the last chunk has the finish reason and the timings.
+    """Answer one prompt; the last chunk has the finish reason and the timings. Leaving the iteration cancels it.
 
     Raises:
         PromptTooLong, NotEnoughMemory, TemplateError, EngineError.
@@ -98,5 +102,6 @@ def answer(
     made = model.chat_prompt([{"role": role, "content": text} for role, text in [*turns, ("user", prompt)]])
     size = model.choose_context(len(made.tokens), max_tokens=max_tokens, asked=n_ctx)
     with model.scheduler(size.n_ctx) as scheduler:
-        scheduler.submit(Request(made.tokens, sampling or Sampling(), max_tokens, stops))
+        texts = (stops,) if isinstance(stops, str) else tuple(stops)
+        scheduler.submit(Request(made.tokens, sampling or Sampling(), max_tokens, texts))
         yield from Generation(scheduler)

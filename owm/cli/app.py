@@ -4,6 +4,7 @@ Only the command that is called is imported; for the others their name and one l
 completion stay as quick as Typer itself.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,10 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        return _cannot_write(error)
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # Typer turns it into an exit of its own
             return _reader_left()
@@ -82,6 +87,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_left()
+    except OSError as error:
+        return _cannot_write(error)
     return code
 
 
@@ -115,10 +122,19 @@ def _completed_words() -> list[str]:
 
 def _usage_error(error: Any, argv: Sequence[str]) -> int:
     message = error.format_message().strip().rstrip(".")
+    if not message:  # the help has been shown instead
+        return ExitCode.USAGE
     say("error", message[:1].lower() + message[1:])
     command = next((word for word in argv if word in COMMANDS), None)
     say("hint", f"`owm {command} --help`" if command else "`owm --help`")
     return ExitCode.USAGE
+
+
+def _cannot_write(error: OSError) -> int:
+    """Stdout takes nothing any more, most often because its disk is full."""
+    say("error", f"cannot write to stdout: {error.strerror or error}")
+    _reader_left()
+    return ExitCode.NOT_ENOUGH if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ExitCode.FAILURE
 
 
 def _reader_left() -> int:

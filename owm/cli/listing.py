@@ -9,6 +9,8 @@ from owm.cli import options as o
 from owm.cli.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from owm.store.local import Store, StoredModel
 
 
@@ -29,7 +31,8 @@ def command(
         return
     store = open_store()
     problems: list[OwmError] = []
-    records = [record(model, store) for model in store.models(problems)]
+    stored = store.models(problems)
+    records = [record(model, store, stored) for model in stored]
     for problem in problems:
         out.warn(str(problem))
     if json:
@@ -54,11 +57,11 @@ def command(
     out.table(rows, headings, right=("size", "parameters"))
 
 
-def record(model: "StoredModel", store: "Store") -> dict[str, Any]:
-    """Return what `--json` says of a stored model."""
+def record(model: "StoredModel", store: "Store", among: "Sequence[StoredModel] | None" = None) -> dict[str, Any]:
+    """Return what `--json` says of a stored model; `among` are all of them if the caller has them already."""
     m = model.manifest
     return {
-        "name": store.shown_name(model),
+        "name": store.shown_name(model, among),
         "quant": model.label,
         "source": m.ref if m else None,
         "revision": m.revision if m else None,

@@ -21,7 +21,8 @@ class Output:
     def data(self, value: Any, *, lines: Sequence[str] | None = None) -> None:
         """Write a result: as JSON if that was asked for, else `lines`."""
         if self.as_json:
-            sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+            # On a terminal everything but ASCII is escaped: what came from strangers must not steer it.
+            sys.stdout.write(json.dumps(value, ensure_ascii=is_terminal(sys.stdout), indent=2) + "\n")
             return
         for line in lines or ():
             sys.stdout.write((one_line(line) if is_terminal(sys.stdout) else line) + "\n")
@@ -72,22 +73,37 @@ def _draw(cells: Sequence[Sequence[str]], columns: Mapping[str, str], right: Seq
 
     console = Console(file=sys.stdout, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    narrowest = []
     for index, (key, heading) in enumerate(columns.items()):
         texts = [heading, *(row[index] for row in cells)]
         longest = max(map(len, texts))
         longest_word = max((len(word) for text in texts for word in text.split()), default=0)
         is_figure = key in right
         # Figures never wrap, words wrap between words, and a long name is folded rather than lost.
+        narrowest.append(min(longest, console.width // 3) if index == 0 else longest if is_figure else longest_word)
         table.add_column(
             heading,
             justify="right" if is_figure else "left",
             no_wrap=is_figure,
             overflow="fold",
-            min_width=min(longest, console.width // 3) if index == 0 else longest if is_figure else longest_word,
+            min_width=narrowest[-1],
         )
+    if sum(narrowest) + 2 * len(narrowest) > console.width:
+        _draw_blocks(cells, list(columns.values()))
+        return
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def _draw_blocks(cells: Sequence[Sequence[str]], headings: Sequence[str]) -> None:
+    """Where a table does not fit: one line for each cell, an empty line between rows."""
+    width = max(map(len, headings))
+    blocks = [
+        "\n".join(f"{heading.ljust(width)}  {cell}" for heading, cell in zip(headings, row, strict=True))
+        for row in cells
+    ]
+    sys.stdout.write("\n\n".join(blocks) + "\n")
 
 
 def confirm(question: str) -> bool:

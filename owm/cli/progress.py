@@ -1,5 +1,6 @@
 """Progress on stderr: bars on a terminal, a line every few seconds in a log, nothing with `--quiet`."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ def progress(out: Output) -> Iterator[Sink]:
     """Show the events of long work while the block runs; warnings are always said."""
     if out.quiet:
         yield lambda event: out.warn(event.message) if isinstance(event, Warned) else None
-    elif is_terminal(sys.stderr):
+    elif is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb":
         with _Bars(out) as bars:
             yield bars.take
     else:

@@ -57,7 +57,7 @@ def command(
             stored = pull_planned(plan, out, store)
             out.note(f"stored {store.shown_name(stored)} ({format_bytes(stored.size_bytes)})")
         else:
-            out.note(f"{name} is here already: {store.shown_name(stored)}")
+            out.note(f"{ref if ref.kind == 'url' else name} is here already: {store.shown_name(stored)}")
         results.append(record(stored, store))
     if json:
         out.data(results)

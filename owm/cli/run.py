@@ -45,6 +45,7 @@ def command(
     """
     from owm.cli.fetching import find_or_pull
     from owm.engine.sampling import Sampling, resolve
+    from owm.hardware.probe import MAX_THREADS
 
     out = Output(json, quiet, verbose)
     flags: dict[str, Any] = {
@@ -60,6 +61,10 @@ def command(
     for flag, value in (("--max-tokens", max_tokens), ("--ctx-size", ctx_size), ("--threads", threads)):
         if value is not None and value <= 0:
             raise UsageError(f"{flag} must be positive: {value}")
+    if threads is not None and threads > MAX_THREADS:
+        raise UsageError(f"--threads must be between 1 and {MAX_THREADS}: {threads}")
+    if any(not text for text in stop or ()):
+        raise UsageError("--stop needs a text", hint="an empty text would stop everything")
     if raw and system is not None:
         raise UsageError("--raw sends no template, so --system has no place", hint="put the text into the prompt")
     question = _question(model, prompt)
@@ -69,7 +74,14 @@ def command(
     from owm.engine.model import Model
     from owm.engine.scheduler import Request
 
-    with _interruptible(lambda: Model(stored.files, n_gpu_layers=gpu_layers, log_to_stderr=verbose)) as opened:
+    with _interruptible(
+        lambda: Model(
+            stored.files,
+            n_gpu_layers=gpu_layers,
+            log=_log if verbose else None,
+            is_verified=stored.manifest is not None,
+        )
+    ) as opened:
         sampling, _ = resolve(opened.header, flags)
         sampling = sampling.with_seed()
         made = opened.raw_prompt(question) if raw else opened.chat_prompt(_messages(system, question))
@@ -104,6 +116,11 @@ def command(
     if stats:
         sys.stderr.write(answer.summary(opened.load_seconds) + "\n")
     return 130 if answer.finish_reason == "cancelled" else 0
+
+
+def _log(line: str) -> None:
+    """Pass llama.cpp's log on; it prints metadata, which is a stranger's."""
+    sys.stderr.write(visible(line))
 
 
 class _Answer:
@@ -194,14 +211,24 @@ def _question(model: str, prompt: str | None) -> str:
             raise UsageError(
                 f"stdin is not UTF-8 text (byte {error.start})", hint="pipe text, for example through `iconv`"
             ) from error
-    parts = [part for part in (material, prompt or "") if part.strip()]
+    parts = [part for part in (material, _argument_text(prompt or "")) if part.strip()]
     if not parts:
         raise UsageError("the prompt is empty", hint=f'`owm run {model} "your question"`, or pipe a text into it')
     return "\n\n".join(parts)
 
 
+def _argument_text(text: str) -> str:
+    """Read an argument as UTF-8, whatever the locale took it for; a terminal of another encoding is believed."""
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError as error:
+        if any(0xD800 <= ord(character) < 0xE000 for character in text):
+            raise UsageError("the prompt is not UTF-8 text", hint="pipe it through `iconv`") from error
+        return text
+
+
 def _messages(system: str | None, question: str) -> list[dict[str, str]]:
-    turns = [{"role": "system", "content": system}] if system else []
+    turns = [{"role": "system", "content": _argument_text(system)}] if system else []
     return [*turns, {"role": "user", "content": question}]
 
 

@@ -1,7 +1,7 @@
 """A model that is open: its header, its vocabulary, its chat template, and contexts made over it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from owm.engine import context as context_size
 from owm.engine.context import ContextSize
 from owm.engine.scheduler import Scheduler
 from owm.engine.template import ChatTemplate, Message, TemplateRefusal
-from owm.errors import Unsupported, UsageError
+from owm.errors import TemplateError, Unsupported, UsageError
 from owm.formats import gguf
 from owm.formats.gguf import Header
 from owm.hardware import probe
@@ -38,12 +38,21 @@ class Prompt:
 class Model:
     """An open model. Close it, or use it in a `with` statement."""
 
-    def __init__(self, files: Sequence[Path], *, n_gpu_layers: int | None = None, log_to_stderr: bool = False) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        n_gpu_layers: int | None = None,
+        is_verified: bool = False,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
         """Check the headers of all files, then load.
 
         Args:
             files: the model file, or all its shards in order.
             n_gpu_layers: layers on the GPU, -1 for all, None for as many as fit.
+            is_verified: the vocabulary was checked before, when the model was stored.
+            log: takes the lines of llama.cpp's own log, which hold a stranger's metadata.
 
         Raises:
             MalformedFile: a header is not what it should be; llama.cpp never saw the file.
@@ -55,14 +64,17 @@ class Model:
         self.header = self.headers[0]
         self.path = files[0]
         _check_is_generator(self.header)
+        if not is_verified:
+            self.header.check_vocabulary()
         self.weights_bytes = sum(path.stat().st_size for path in files)
-        llama.start(log_to_stderr=log_to_stderr)
+        llama.start(log)
         self.cores = probe.cores()
         self.placement, layers = _place(self.header, self.weights_bytes, n_gpu_layers)
         self.unused_gpu = _unused_gpu()
         self.native = llama.Model(files[0], n_gpu_layers=layers)
         if self.native.has_encoder and not self.native.has_decoder:
             raise Unsupported(f"{self.path.name} makes no text ({self.header.architecture})")
+        self._schedulers: list[Scheduler] = []
         self.load_seconds = time.perf_counter() - began
 
     def __enter__(self) -> "Model":
@@ -72,7 +84,9 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Free the weights."""
+        """Stop what still runs on this model, and free it."""
+        for scheduler in list(self._schedulers):
+            scheduler.close()
         self.native.close()
 
     def template(self) -> ChatTemplate | None:
@@ -105,7 +119,12 @@ class Model:
                 raise
             text = template.render(_fold_system(messages))
             notes = ("this model knows no system prompt, so it was put before the first message",)
-        return Prompt(self._tokenize_rendered(text), text, notes)
+        tokens = self._tokenize_rendered(text)
+        if not tokens:
+            raise TemplateError(
+                "the model's chat template renders to nothing", hint="`--raw` sends the prompt without a template"
+            )
+        return Prompt(tokens, text, notes)
 
     def raw_prompt(self, text: str) -> Prompt:
         """Tokenize text without a template."""
@@ -138,11 +157,11 @@ class Model:
         """Make a context of `n_ctx` tokens for each of `n_sequences`, and a scheduler over it.
 
         Raises:
-            UsageError: `n_threads` is not positive.
+            UsageError: `n_threads` is not between 1 and what ggml takes.
             EngineError: llama.cpp cannot make it.
         """
-        if n_threads is not None and n_threads <= 0:
-            raise UsageError(f"--threads must be positive: {n_threads}")
+        if n_threads is not None and not 0 < n_threads <= probe.MAX_THREADS:
+            raise UsageError(f"--threads must be between 1 and {probe.MAX_THREADS}: {n_threads}")
         threads = n_threads or self.cores.usable
         native = llama.Context(
             self.native,
@@ -154,11 +173,12 @@ class Model:
             n_threads_batch=threads,
         )
         scheduler = Scheduler(native, n_ctx_limit=n_ctx)
+        self._schedulers.append(scheduler)
         try:
             yield scheduler
         finally:
             scheduler.close()
-            native.close()
+            self._schedulers.remove(scheduler)
 
 
 def _fold_system(messages: Sequence[Message]) -> list[Message]:

@@ -70,6 +70,9 @@ class Sampling:
 
 def _check_range(name: str, value: float | None, origin: str) -> None:
     low, high = _RANGES[name]
+    is_whole = KINDS[name] is int
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int if is_whole else int | float)):
+        raise UsageError(f"{origin} must be a {'whole ' if is_whole else ''}number: {value!r}")
     if value is not None and not low <= value <= high:  # NaN is in no range
         raise UsageError(f"{origin} must be between {low} and {high}: {value}")
 

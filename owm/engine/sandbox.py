@@ -258,4 +258,6 @@ def _finalize(context: Any, value: Any) -> Any:
 
 
 def _refuse(message: Any) -> None:
-    raise TemplateRefusal(f"the model's chat template refuses: {str(message)[:300]}")
+    raise TemplateRefusal(
+        f"the model's chat template refuses: {str(message)[:300]}", hint="`--raw` sends the prompt without a template"
+    )

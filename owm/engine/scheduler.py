@@ -4,6 +4,7 @@ A one-shot answer is N = 1; drafts and batches are larger N. `submit` queues a r
 returns the chunks it gave, `is_idle` says when nothing is left: everything else is a loop over these three.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence as Tokens
@@ -101,11 +102,13 @@ class Scheduler:
         self._waiting: deque[tuple[int, Request]] = deque()
         self._running: list[_Running] = []
         self._next_id = 0
+        self._is_closed = False
+        self._stepping = threading.Lock()  # a context is not freed under a decode
 
     @property
     def is_idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        return not self._waiting and not self._running
+        return self._is_closed or (not self._waiting and not self._running)
 
     def submit(self, request: Request) -> int:
         """Queue a request; return the id that its chunks will carry.
@@ -113,6 +116,8 @@ class Scheduler:
         Raises:
             EngineError: the prompt is empty or does not fit, which the caller should have ruled out.
         """
+        if self._is_closed:
+            raise EngineError("the scheduler is closed")
         if not 0 < len(request.prompt) < self._limit:
             raise EngineError(f"a prompt of {len(request.prompt)} tokens does not fit a context of {self._limit}")
         self._next_id += 1
@@ -127,8 +132,24 @@ class Scheduler:
         """Run one decode and sample from it.
 
         Raises:
-            EngineError: llama.cpp failed.
+            EngineError: llama.cpp failed, or the scheduler is closed.
         """
+        with self._stepping:
+            if self._is_closed:
+                raise EngineError("the model was closed before the answer had ended")
+            return self._step()
+
+    def close(self) -> None:
+        """Stop a step that runs in another thread, then free the context. Closing twice is once."""
+        self._context.cancel()
+        with self._stepping:
+            if not self._is_closed:
+                self._is_closed = True
+                for running in list(self._running):
+                    self._release(running)
+                self._context.close()
+
+    def _step(self) -> list[Chunk]:
         self._fill_slots()
         if self._context.is_cancelled:
             return self._end_all()
@@ -139,11 +160,6 @@ class Scheduler:
         if status == 1:
             raise EngineError("the KV cache has no room for the next tokens", hint="ask for a larger `--ctx-size`")
         return [chunk for running in list(self._running) if (chunk := self._sample(running))]
-
-    def close(self) -> None:
-        """Free the samplers of whatever still runs."""
-        for running in list(self._running):
-            self._release(running)
 
     def _fill_slots(self) -> None:
         while self._waiting and self._free:
@@ -206,6 +222,8 @@ class Scheduler:
         self, running: _Running, reason: FinishReason, text: str, token: int | None, *, context_end: bool = False
     ) -> Chunk:
         self._release(running)
+        if running.stream.stopped_by is not None:  # it may have come to light in the text that was held back
+            reason, context_end = FinishReason.STOP, False
         return Chunk(running.request_id, text, token, reason, running.stream.stopped_by, context_end, running.timings)
 
     def _end_all(self) -> list[Chunk]:

@@ -152,13 +152,17 @@ class Header:
         return [raw.decode("utf-8", "replace") for raw in self._raw_strings(found)]
 
     def check_vocabulary(self) -> None:
-        """Check that no token of the vocabulary is there twice, on which llama.cpp aborts the process.
+        """Check the vocabulary for what llama.cpp aborts the process on: no tokens, the same one twice, bytes without.
 
         Not a part of `read_header`: it takes five times as long as all the rest.
 
         Raises:
-            MalformedFile: a token is there twice.
+            MalformedFile: a token is there twice, or a byte has none.
+            Unsupported: there is no vocabulary.
         """
+        kind = self.text("tokenizer.ggml.model")
+        if kind in ("none", "no_vocab"):
+            raise Unsupported(f"{self.path.name} has no vocabulary, so it cannot read or write text")
         found = self.metadata.get("tokenizer.ggml.tokens")
         raw: list[bytes] = []
         if isinstance(found, tuple):
@@ -169,6 +173,12 @@ class Header:
         tokens = [token.partition(b"\0")[0] or b"[EMPTY_%d]" % i for i, token in enumerate(raw)]
         if len(set(tokens)) != len(tokens):
             raise MalformedFile(self.path, "a token of its vocabulary appears twice", hint=_HINT)
+        # A SentencePiece vocabulary has to be able to write any byte.
+        known = set(tokens)
+        if kind == "llama" and any(
+            b"<0x%02X>" % byte not in known and bytes([byte]) not in known for byte in range(256)
+        ):
+            raise MalformedFile(self.path, "its vocabulary has no token for some bytes", hint=_HINT)
 
     def _raw_strings(self, array: LongArray) -> list[bytes]:
         unpack = struct.Struct("<Q").unpack_from

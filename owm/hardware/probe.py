@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+MAX_THREADS = 512  # ref: ggml/include/ggml.h, GGML_MAX_N_THREADS; more of them end in a crash
+
 _SYS_CPU = Path("/sys/devices/system/cpu")
 _INTEL_FAST_CPUS = Path("/sys/devices/cpu_core/cpus")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -114,27 +116,43 @@ def _cgroup_paths() -> list[Path]:
     return [inner, *[p for p in inner.parents if p.is_relative_to(_CGROUP)]]
 
 
+def _cgroup_v1_paths(controller: str) -> list[Path]:
+    """Return this process's folder of a cgroup v1 controller and all above it, innermost first."""
+    try:
+        mount = next(p for p in sorted(_CGROUP.iterdir()) if controller in p.name.split(",") and p.is_dir())
+    except (OSError, StopIteration):
+        return []
+    for line in _text(_OWN_CGROUP).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        inner = mount / path.lstrip("/")
+        if controller in controllers.split(",") and inner.is_dir():
+            return [inner, *[p for p in inner.parents if p.is_relative_to(mount)]]
+    return [mount]
+
+
 def _cpu_quota() -> float | None:
     quotas = []
     for folder in _cgroup_paths():
         quota, _, period = _text(folder / "cpu.max").partition(" ")
         if quota.isdigit() and period.strip().isdigit():
             quotas.append(int(quota) / int(period))
-    quota_v1, period_v1 = _number(_CGROUP / "cpu/cpu.cfs_quota_us"), _number(_CGROUP / "cpu/cpu.cfs_period_us")
-    if quota_v1 and period_v1 and quota_v1 > 0:
-        quotas.append(quota_v1 / period_v1)
+    for folder in _cgroup_v1_paths("cpu"):
+        quota_v1, period_v1 = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+        if quota_v1 and period_v1 and quota_v1 > 0:
+            quotas.append(quota_v1 / period_v1)
     return min(quotas, default=None)
 
 
 def _cgroup_memory() -> list[tuple[int, int]]:
     """Return (limit, used without reclaimable file pages) for each cgroup that has a limit."""
     v2 = [(folder / "memory.max", folder / "memory.current", folder / "memory.stat") for folder in _cgroup_paths()]
-    v1 = _CGROUP / "memory"
+    v1 = [
+        (folder / "memory.limit_in_bytes", folder / "memory.usage_in_bytes", folder / "memory.stat")
+        for folder in _cgroup_v1_paths("memory")
+    ]
     found = []
-    for limit_file, used_file, statistics in (
-        *v2,
-        (v1 / "memory.limit_in_bytes", v1 / "memory.usage_in_bytes", v1 / "memory.stat"),
-    ):
+    for limit_file, used_file, statistics in (*v2, *v1):
         limit, used = _number(limit_file), _number(used_file)
         if limit is not None and used is not None:
             inactive = re.findall(r"^(?:total_)?inactive_file (\d+)$", _text(statistics), re.MULTILINE)

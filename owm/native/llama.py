@@ -4,11 +4,12 @@ Every ctypes callback is kept referenced for the life of the process or object: 
 """
 
 import ctypes
+import os
 import re
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import llama_cpp as c
 import numpy as np
 
-from owm.errors import EngineError, NotEnoughMemory
+from owm.errors import EngineError, NotEnoughMemory, Unsupported
 
 _INFO, _ERROR = 2, 4
 _CONTINUATION = 5
@@ -30,7 +31,7 @@ _logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_in
 )
 
 _log_lines: deque[str] = deque(maxlen=200)
-_log_to_stderr = False
+_log: Callable[[str], None] | None = None
 _last_level = 0
 
 
@@ -41,8 +42,8 @@ def _on_log(level: int, text: bytes | None, user_data: object) -> None:
     line = (text or b"").decode("utf-8", "replace")
     if level >= _ERROR:
         _log_lines.append(line.rstrip("\n"))
-    if _log_to_stderr and level >= _INFO:
-        sys.stderr.write(line)
+    if _log is not None and level >= _INFO:
+        _log(line)
 
 
 _log_callback = c.llama_log_callback(_on_log)
@@ -50,11 +51,11 @@ _started = threading.Lock()
 _is_started = False
 
 
-def start(*, log_to_stderr: bool = False) -> None:
-    """Initialise llama.cpp once; its log goes nowhere, or to stderr."""
-    global _is_started, _log_to_stderr
+def start(log: Callable[[str], None] | None = None) -> None:
+    """Initialise llama.cpp once; its log goes to `log`, or nowhere. The lines hold metadata as it is in the file."""
+    global _is_started, _log
     with _started:
-        _log_to_stderr = log_to_stderr
+        _log = log
         if not _is_started:
             c.llama_log_set(_log_callback, ctypes.c_void_p(0))
             c.llama_backend_init()
@@ -107,14 +108,16 @@ class Model:
         Raises:
             EngineError: llama.cpp does not take it; the message has its reason.
         """
-        start(log_to_stderr=_log_to_stderr)
+        start(_log)
         _log_lines.clear()
         params = c.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.load_mode = c.LLAMA_LOAD_MODE_AUTO if use_mmap else c.LLAMA_LOAD_MODE_NONE
-        self.pointer = c.llama_model_load_from_file(str(path).encode(), params)
+        self.pointer = c.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
             complaint = _complaint()
+            if "unknown model architecture" in complaint:
+                raise Unsupported(f"{path.name}: {complaint}", hint="a newer llama-cpp-python may know it")
             if "failed to allocate" in complaint or "out of memory" in complaint.lower():
                 raise NotEnoughMemory(f"not enough memory to load {path.name}: {complaint}", needed=0, free=0)
             raise EngineError(f"llama.cpp cannot load {path.name}: {complaint}", hint="`--verbose` shows its whole log")
@@ -134,8 +137,13 @@ class Model:
             c.llama_model_free(self.pointer)
             self.pointer = None
 
+    def _check_open(self) -> None:
+        if not self.pointer:
+            raise EngineError("the model is closed")
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Turn text into token ids, with BOS and the like if `add_special`, reading `<|…|>` if `parse_special`."""
+        self._check_open()
         raw = text.encode("utf-8", "surrogatepass")
         capacity = len(raw) + 16
         for _ in range(2):
@@ -150,6 +158,7 @@ class Model:
         """Return the bytes of one token, which may end inside a UTF-8 character; control tokens only if `special`."""
         if (known := self._pieces.get((token, special))) is not None:
             return known
+        self._check_open()
         size = 64
         for _ in range(2):
             buffer = ctypes.create_string_buffer(size)
@@ -168,11 +177,13 @@ class Model:
 
     def special_text(self, which: str) -> str:
         """Return the text of the `bos` or `eos` token, empty if the model has none."""
+        self._check_open()
         token = {"bos": c.llama_vocab_bos, "eos": c.llama_vocab_eos}[which](self.vocab)
         return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
     def chat_template(self) -> str | None:
         """Return the chat template in the file, None if it has none."""
+        self._check_open()
         found = c.llama_model_chat_template(self.pointer, None)
         return bytes(found).decode("utf-8", "replace") if found else None
 
@@ -229,6 +240,7 @@ class Context:
         Raises:
             EngineError: llama.cpp refuses, most often for want of memory.
         """
+        model._check_open()
         _log_lines.clear()
         self.model = model
         # ggml asks at every node of the graph whether to stop. A Python callback would take the interpreter lock each

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -31,14 +31,20 @@ class Aliases:
         """
         try:
             loaded = json.loads(self.path.read_text("utf-8"))
-            return {str(name): str(target) for name, target in loaded.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise StoreError(f"cannot read {self.path}: {error}", hint="mend or remove the file") from error
+        if not isinstance(loaded, dict) or not all(isinstance(target, str) for target in loaded.values()):
+            raise StoreError(f"cannot read {self.path}: it is not a table of names", hint="mend or remove the file")
+        return loaded
 
     def expand(self, ref: ModelRef) -> ModelRef:
-        """Replace an alias by what it stands for, keeping a quant that was asked for."""
+        """Replace an alias by what it stands for, in the size and quant that were asked for.
+
+        Raises:
+            UsageError: what it stands for does not come in sizes or quants.
+        """
         if ref.kind != "catalog":
             return ref
         whole = str(ref)
@@ -46,10 +52,17 @@ class Aliases:
         for name in (whole, ref.name):
             if target := aliases.get(name.lower()):
                 expanded = refs.parse(target)
-                extra = ref.quant if name != whole else None
-                if extra and expanded.kind in ("catalog", "hub"):
-                    return expanded.with_quant(extra)
-                return expanded
+                if name == whole:
+                    return expanded
+                for what, asked, kinds in (("size", ref.size, ("catalog",)), ("quant", ref.quant, ("catalog", "hub"))):
+                    if asked and expanded.kind not in kinds:
+                        raise UsageError(
+                            f"{name} stands for {expanded}, which takes no {what}: {asked}",
+                            hint=f"name it `{name}` alone, or see `owm alias`",
+                        )
+                if ref.quant:
+                    expanded = expanded.with_quant(ref.quant)
+                return replace(expanded, size=ref.size) if ref.size else expanded
         return ref
 
     def set(self, name: str, target: ModelRef) -> None:

@@ -53,9 +53,9 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One file to bring. `headers` may hold a token and is kept out of every message."""
+    """One file to bring. The address and the headers may hold a token and are kept out of every message."""
 
-    url: str
+    url: str = field(repr=False)
     label: str
     size_bytes: int | None = None
     digest: Digest | None = None

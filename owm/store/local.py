@@ -7,12 +7,13 @@ the manifest or in the Hugging Face cache. A folder without a manifest is no mod
 import hashlib
 import os
 import re
+import shlex
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
 
@@ -46,7 +47,7 @@ class StoredModel:
     @property
     def is_gone(self) -> bool:
         """Another tool removed the files."""
-        return not all(path.exists() for path in self.files)
+        return not all(map(_exists, self.files))
 
     @property
     def size_bytes(self) -> int:
@@ -60,7 +61,10 @@ class StoredModel:
         """When the model was last opened, kept as the manifest's modification time."""
         if self.folder is None:
             return None
-        return datetime.fromtimestamp((self.folder / manifest.FILE_NAME).stat().st_mtime, UTC)
+        try:
+            return datetime.fromtimestamp((self.folder / manifest.FILE_NAME).stat().st_mtime, UTC)
+        except OSError:  # removed or locked away since it was read
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,39 @@ class Store:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def models(self, problems: list[OwmError] | None = None) -> list[StoredModel]:
-        """Return every stored model, sorted by name; unreadable manifests go to `problems`."""
-        found = [model for path in self._manifests() if (model := self._read(path, problems))]
+        """Return every stored model, sorted by name; unreadable manifests go to `problems`.
+
+        Raises:
+            StoreError: the store cannot be read at all.
+        """
+        found = []
+        for path in self._manifests(problems=problems):
+            try:
+                if model := self.at(path.parent):
+                    found.append(model)
+            except OwmError as problem:
+                if problems is not None:
+                    problems.append(problem)
         return sorted(found, key=lambda model: (model.name, model.label or ""))
+
+    def at(self, folder: Path) -> StoredModel | None:
+        """Return the model stored in a folder, None if there is none.
+
+        Raises:
+            StoreError: its manifest cannot be read, or was written by a newer owm.
+            Damaged: it is not a manifest.
+        """
+        path = folder / manifest.FILE_NAME
+        try:
+            read = manifest.parse(path.read_text("utf-8"), path)
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError as error:
+            raise Damaged(f"{path} is not a manifest: {error.reason}") from error
+        except OSError as error:
+            raise _read_error(error, path) from error
+        short = catalog.load().short_name(refs.parse(read.ref))
+        return StoredModel(short or read.ref, read.label, tuple(map(self.file_path, read.files)), read, folder)
 
     def find(self, ref: ModelRef) -> StoredModel | None:
         """Return the stored model that `ref` names, None if it has to be pulled first.
@@ -89,6 +123,7 @@ class Store:
 
         Raises:
             ModelNotFound: a path that does not exist, or a short name that nobody knows.
+            StoreError: it is stored, but what is stored cannot be read.
         """
         ref = self.aliases.expand(ref)
         if ref.kind == "path":
@@ -96,6 +131,7 @@ class Store:
         for wanted in self.candidates(ref):
             if model := self._find_source(wanted):
                 return model
+        self._refuse_unreadable(ref)
         return None
 
     def find_exactly(self, text: str) -> StoredModel:
@@ -107,12 +143,15 @@ class Store:
         ref = self.aliases.expand(refs.parse(text))
         if ref.kind == "path":
             return self._at_path(ref)
-        found = [model for wanted in self.candidates(ref) for model in self._of_source(wanted)]
+        stored = self.models()
+        found = self._named(ref, stored)
+        text = _words(ref, text)
         if len(found) == 1:
             return found[0]
         if found:
-            listing = ", ".join(self.shown_name(model) for model in found[:8])
+            listing = ", ".join(self.shown_name(model, stored) for model in found[:8])
             raise ModelNotFound(f"{text} names {len(found)} stored models", ref=text, hint=f"say which: {listing}")
+        self._refuse_unreadable(ref)
         raise ModelNotFound(f"{text} is not stored", ref=text, hint="`owm list` shows what is")
 
     def find_stored(self, text: str) -> StoredModel:
@@ -122,8 +161,9 @@ class Store:
             ModelNotFound: nothing stored has that name, or several begin with it.
         """
         problem: ModelNotFound | None = None
+        ref = refs.parse(text)
+        text = _words(ref, text)
         try:
-            ref = refs.parse(text)
             if model := self.find(ref):
                 return model
         except ModelNotFound as error:
@@ -131,12 +171,12 @@ class Store:
             if ref.kind == "path":
                 raise
         stored = self.models()
-        names = {self.shown_name(model): model for model in stored}
+        names = {self.shown_name(model, stored): model for model in stored}
         begins = [model for name, model in names.items() if name.lower().startswith(text.lower())]
         if len(begins) == 1:
             return begins[0]
         if len(begins) > 1:
-            listing = ", ".join(self.shown_name(model) for model in begins[:8])
+            listing = ", ".join(self.shown_name(model, stored) for model in begins[:8])
             raise ModelNotFound(f"{text} could be several stored models", ref=text, hint=f"say which: {listing}")
         if problem is not None:
             raise problem
@@ -144,9 +184,23 @@ class Store:
         suggestion = f"did you mean `{near}`? " if near in names else ""
         raise ModelNotFound(f"{text} is not stored", ref=text, hint=f"{suggestion}`owm pull {text}` fetches it")
 
-    def shown_name(self, model: StoredModel) -> str:
-        """Return the shortest text that names exactly this model."""
-        return f"{model.name}:{model.label}" if model.label and model.manifest else model.name
+    def shown_name(self, model: StoredModel, among: Sequence[StoredModel] | None = None) -> str:
+        """Return the shortest text that names exactly this model.
+
+        Args:
+            among: all stored models, for a caller that has them already.
+        """
+        if model.manifest is None:
+            return model.name
+        among = self.models() if among is None else among
+        names = _names(model.name, model.manifest)
+        for name in names:
+            try:
+                if [found.folder for found in self._named(refs.parse(name), among)] == [model.folder]:
+                    return name
+            except (UsageError, ModelNotFound):
+                continue
+        return names[-1]
 
     def candidates(self, ref: ModelRef) -> tuple[ModelRef, ...]:
         """Return the references at real sources that `ref` stands for, in the order to try."""
@@ -182,8 +236,8 @@ class Store:
         if model.manifest is None or model.folder is None:
             raise UsageError(f"{model.name} is a file of yours, not in the store", hint=f"rm {model.path}")
         with self.lock(model.folder):
-            freed = sum(path.stat().st_size for path in model.files if path.exists())
             try:
+                freed = sum(path.stat().st_size for path in model.files if path.exists())
                 (model.folder / manifest.FILE_NAME).unlink(missing_ok=True)
                 in_hub = [
                     p for p, f in zip(model.files, model.manifest.files, strict=True) if f.root == "hub" and p.exists()
@@ -204,23 +258,26 @@ class Store:
         Raises:
             ModelNotFound: a file is gone.
             ChecksumMismatch, MalformedFile: a file is not what was pulled.
+            StoreError: a file cannot be read.
         """
         if model.manifest is None:
             return
         for record in model.manifest.files:
             path = self.file_path(record)
-            if not path.exists():
+            if not _exists(path):
                 raise ModelNotFound(
                     f"{self.shown_name(model)} is gone: {path} was removed by another program",
                     ref=model.name,
                     hint=f"`owm pull {self.shown_name(model)}` fetches it again",
                 )
-            hint = f"`owm rm {self.shown_name(model)}`, then `owm pull {self.shown_name(model)}`"
-            if path.stat().st_size != record.size_bytes:
-                raise MalformedFile(
-                    path, f"it has {path.stat().st_size} bytes instead of {record.size_bytes}", hint=hint
-                )
-            actual = sha256_of(path, sink=sink)
+            hint = self.hint_to_mend(model)
+            try:
+                size = path.stat().st_size
+                if size != record.size_bytes:
+                    raise MalformedFile(path, f"it has {size} bytes instead of {record.size_bytes}", hint=hint)
+                actual = sha256_of(path, sink=sink)
+            except OSError as error:
+                raise _read_error(error, path) from error
             if actual != record.sha256:
                 raise ChecksumMismatch(
                     f"{path.name} is damaged: its sha256 is not the recorded one",
@@ -228,6 +285,12 @@ class Store:
                     actual=actual,
                     hint=hint,
                 )
+
+    def hint_to_mend(self, model: StoredModel) -> str:
+        """Return the commands that replace a damaged stored model by a whole one."""
+        name = shlex.quote(self.shown_name(model))
+        is_shared = model.manifest is not None and any(file.root == "hub" for file in model.manifest.files)
+        return f"`owm rm {'--yes ' if is_shared else ''}{name}`, then `owm pull {name}`"
 
     @contextmanager
     def lock(self, folder: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -252,54 +315,54 @@ class Store:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _manifests(self, *parts: str) -> Iterator[Path]:
+    def _manifests(self, *parts: str, problems: list[OwmError] | None = None) -> Iterator[Path]:
         top = self.home.joinpath("models", *parts)
-        for folder, folders, files in os.walk(top):
+
+        def note(error: OSError) -> None:
+            if isinstance(error, FileNotFoundError):
+                return
+            problem = _read_error(error, Path(error.filename or top))
+            if error.filename == str(top):
+                raise problem from error
+            if problems is not None:
+                problems.append(problem)
+
+        for folder, folders, files in os.walk(top, onerror=note):
             folders.sort()
             if manifest.FILE_NAME in files:
                 folders.clear()
                 yield Path(folder, manifest.FILE_NAME)
 
-    def _read(self, path: Path, problems: list[OwmError] | None = None) -> StoredModel | None:
-        try:
-            read = manifest.parse(path.read_text("utf-8"), path)
-        except FileNotFoundError:
-            return None
-        except UnicodeDecodeError as error:
-            problem: OwmError = Damaged(f"{path} is not a manifest: {error.reason}")
-        except OSError as error:
-            problem = StoreError(f"cannot read {path}: {error.strerror}")
-        except OwmError as error:
-            problem = error
-        else:
-            short = catalog.load().short_name(refs.parse(read.ref))
-            return StoredModel(short or read.ref, read.label, tuple(map(self.file_path, read.files)), read, path.parent)
-        if problems is not None:
-            problems.append(problem)
-        return None
-
     def _find_source(self, ref: ModelRef) -> StoredModel | None:
-        newest = {model.label: model for model in reversed(self._of_source(ref)) if not model.is_gone}
+        stored = []
+        for path in self._manifests(ref.kind):
+            with suppress(OwmError):
+                if model := self.at(path.parent):
+                    stored.append(model)
+        newest = {model.label: model for model in reversed(_of_source(ref, stored)) if not model.is_gone}
         if not newest:
             return None
         labels: list[quants.Variant[_Entry]] = [quants.Variant(label or "", ()) for label in newest]
         return newest[quants.choose(labels, None, where=str(ref)).label]
 
-    def _of_source(self, ref: ModelRef) -> list[StoredModel]:
-        """Return what is stored of one repo or package, in the quant that `ref` asks for, newest first."""
-        read = [model for path in self._manifests(ref.kind) if (model := self._read(path))]
-        stored = [model for model in read if _matches(model.manifest, ref)]
-        stored.sort(key=lambda m: m.manifest.created_at if m.manifest else "", reverse=True)
-        if ref.quant is None:
-            return stored
-        wanted = ref.quant.lower()
-        exact = [m for m in stored if m.label and m.label.lower() == wanted]
-        return exact or [m for m in stored if m.label and re.sub(r"^(ud|i1)-", "", m.label.lower()) == wanted]
+    def _named(self, ref: ModelRef, stored: Sequence[StoredModel]) -> list[StoredModel]:
+        """Return all of `stored` that `ref` could mean."""
+        return [model for wanted in self.candidates(ref) for model in _of_source(wanted, stored)]
+
+    def _refuse_unreadable(self, ref: ModelRef) -> None:
+        """Raise what keeps a stored model from being read, rather than have it pulled over or called not stored."""
+        for wanted in self.candidates(ref):
+            for path in self._manifests(wanted.kind):
+                if _lies_where(path.parent, self.home / "models" / wanted.kind, wanted):
+                    with suppress(Damaged):  # is mended by a pull
+                        self.at(path.parent)
 
     def _at_path(self, ref: ModelRef) -> StoredModel:
         try:
             path = Path(ref.name).expanduser()
             is_folder, exists = path.is_dir(), path.exists()
+        except PermissionError as error:
+            raise _read_error(error, path) from error
         except (OSError, RuntimeError) as error:  # too long, not to be looked into, or no such user's home
             raise ModelNotFound(f"no such file: {ref.name}", ref=ref.name) from error
         if is_folder:
@@ -338,24 +401,85 @@ class _Entry:
 
 
 def _listing(folder: Path) -> list[_Entry]:
-    return [_Entry(entry.name, entry.stat().st_size) for entry in folder.iterdir() if entry.is_file()]
+    try:
+        return [_Entry(entry.name, entry.stat().st_size) for entry in folder.iterdir() if entry.is_file()]
+    except OSError as error:
+        raise _read_error(error, folder) from error
 
 
-def _matches(stored: Manifest | None, ref: ModelRef) -> bool:
-    if stored is None:
-        return False
+def _exists(path: Path) -> bool:
+    """Tell whether a file is there; one that may not be looked at is not known to be gone."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def _read_error(error: OSError, path: Path) -> StoreError:
+    return StoreError(f"cannot read {path}: {error.strerror or error}", hint="look at its permissions")
+
+
+def _words(ref: ModelRef, text: str) -> str:
+    """Return what the user typed, without what an address may hide."""
+    return str(ref) if ref.kind == "url" else text
+
+
+def _names(short: str, stored: Manifest) -> list[str]:
+    """Return texts that name a stored model, the shortest first; the last ones are the most exact."""
     of = refs.parse(stored.ref)
-    # The Hub takes names in any case, and a renamed repo by its old name; `stored.name` is what it goes by now.
-    names = {of.name} if ref.kind == "url" else {of.name.lower(), stored.name.lower()}
-    if of.kind != ref.kind or (ref.name if ref.kind == "url" else ref.name.lower()) not in names:
+    exact = [stored.ref] if of.kind == "url" else [f"{stored.ref}:{stored.label}"]
+    if of.kind == "pypi":
+        exact = [stored.ref, f"{replace(of, revision=stored.commit)}"]
+    if of.kind == "hub":
+        file = _path_in_repo(stored.files[0])
+        at_commit = replace(of, revision=stored.commit)
+        exact += [f"{stored.ref}:{file}", f"{at_commit}:{stored.label}", f"{at_commit}:{file}"]
+    return exact if short == stored.ref else [f"{short}:{stored.label}", *exact]
+
+
+def _path_in_repo(record: manifest.FileRecord) -> str:
+    parts = PurePosixPath(record.path).parts
+    return "/".join(parts[3:] if record.root == "hub" else parts[-1:])  # after models--owner--repo/snapshots/<commit>
+
+
+def _of_source(ref: ModelRef, stored: Sequence[StoredModel]) -> list[StoredModel]:
+    """Return those of one repo, package or address, in the quant that `ref` asks for, newest first."""
+    found = [model for model in stored if model.manifest and _matches(model.manifest, ref)]
+    same = [model for model in found if model.manifest and refs.parse(model.manifest.ref).revision == ref.revision]
+    found = sorted(same or found, key=lambda m: m.manifest.created_at if m.manifest else "", reverse=True)
+    if ref.quant is None:
+        return found
+    wanted = ref.quant.lower()
+    exact = [m for m in found if m.label and m.label.lower() == wanted]
+    return exact or [m for m in found if m.label and re.sub(r"^(ud|i1)-", "", m.label.lower()) == wanted]
+
+
+def _matches(stored: Manifest, ref: ModelRef) -> bool:
+    of = refs.parse(stored.ref)
+    if of.kind != ref.kind:
         return False
-    if ref.file is not None and not any(file.path.endswith("/" + ref.file) for file in stored.files):
+    if ref.kind == "url":
+        return (of.name, of.revision) == (ref.name, ref.revision)
+    # The Hub takes names in any case, and a renamed repo by its old name; `stored.name` is what it goes by now.
+    if ref.name.lower() not in (of.name.lower(), stored.name.lower()):
+        return False
+    if ref.file is not None and all(_path_in_repo(file) != ref.file for file in stored.files):
         return False
     if ref.revision is None:
         return True
     if ref.revision in (stored.revision, of.revision):
         return True
     return bool(re.fullmatch(r"[0-9a-f]{7,40}", ref.revision)) and (stored.commit or "").startswith(ref.revision)
+
+
+def _lies_where(folder: Path, top: Path, ref: ModelRef) -> bool:
+    """Tell by its place alone whether a model could be the one that `ref` names."""
+    *name, revision, label = folder.relative_to(top).parts
+    if ref.kind == "url":
+        return revision == (ref.revision or refs.hash_of(ref.name))
+    if [part.lower() for part in name] != [safe_component(part).lower() for part in ref.name.split("/")]:
+        return False
+    return ref.quant is None or safe_component(ref.quant).lower() == label.lower()
 
 
 def sha256_of(path: Path, *, sink: Sink = ignore) -> str:

@@ -5,6 +5,7 @@ A manifest of a newer schema is refused by name. Paths are relative to one of tw
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -103,6 +104,8 @@ def parse(text: str, path: Path) -> Manifest:
         for file in manifest.files:
             _check_types(file, "path sha256", str)
             _check_types(file, "size_bytes", int)
+            if file.size_bytes < 0 or not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+                raise ValueError("a size or a sha256 cannot be right")
             if os.path.isabs(file.path) or ".." in Path(file.path).parts:
                 raise ValueError("a path leaves its root")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as error:

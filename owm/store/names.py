@@ -18,6 +18,11 @@ def safe_component(name: str) -> str:
     return f"{cleaned[: MAX_COMPONENT - 11]}-{digest}".lstrip("-")
 
 
+def safe_gguf_name(name: str) -> str:
+    """Turn a file name that ends in `.gguf` into a safe one that still does."""
+    return safe_component(name[: -len(".gguf")]) + ".gguf"
+
+
 def check_repo_path(path: str) -> str:
     """Return a path from a source's listing unchanged if it stays inside its repo.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from owm.errors import (
     Damaged,
+    MalformedFile,
     ModelNotFound,
     NetworkError,
     NotEnoughDisk,
@@ -31,6 +32,8 @@ from owm.units import format_bytes
 FALLBACK_SECONDS = 4.0  # to reach a source when there is another to fall back to
 PATIENT_SECONDS = 10.0  # to reach the only source there is
 RESERVE_BYTES = 64 << 20  # left free on the disk
+
+_PUBLISHED_SO = "it was published so, nothing was kept; take another file or repo"
 
 Inspect = Callable[[Path], ModelFacts]
 
@@ -136,8 +139,10 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
     facts: list[ModelFacts] = []
 
     def check(path: Path, name: str) -> None:
-        found = inspect(path)
-        facts.append(found)
+        try:
+            facts.append(inspect(path))
+        except MalformedFile as error:
+            raise MalformedFile(Path(name), error.cause, hint=error.hint or _PUBLISHED_SO) from error
 
     with store.lock(plan.folder, on_wait=say_waiting):
         if stored := _already_here(plan, store):
@@ -182,10 +187,10 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
 
 
 def _already_here(plan: PullPlan, store: Store) -> StoredModel | None:
-    path = plan.folder / manifest.FILE_NAME
-    if not path.exists():
+    try:
+        model = store.at(plan.folder)
+    except Damaged:
         return None
-    model = next((m for m in store.models() if m.folder == plan.folder), None)
     return model if model is not None and not model.is_gone else None
 
 

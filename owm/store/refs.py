@@ -4,13 +4,15 @@ A reference only names; whether the model exists is for the catalog, the store a
 `str(parse(text))` names the same model as `text` in its shortest form.
 """
 
+import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from owm.errors import UsageError
+from owm.store.quants import label_of
 
 Kind = Literal["catalog", "hub", "pypi", "url", "path", "ollama", "oci", "modelscope"]
 
@@ -23,9 +25,13 @@ _HUB = re.compile(
     re.IGNORECASE,
 )
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+_HUB_REVISION = r"(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+)"
 _HUB_PAGE = re.compile(
-    rf"/(?P<name>{_NAME}/{_NAME})(?:/(?P<view>tree|blob|resolve|raw)/(?P<revision>[^/]+)(?:/(?P<file>.*))?)?/?"
+    rf"/(?P<name>{_NAME}/{_NAME})(?:/(?P<view>tree|blob|resolve|raw)/{_HUB_REVISION}(?:/(?P<file>.*))?)?/?"
 )
+_HF = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?:@{_HUB_REVISION})?(?:/(?P<file>.*))?")
+_HUB_OTHER = ("datasets", "spaces", "collections", "papers", "docs", "blog", "api", "models")
+_USERINFO = re.compile(r"[a-z][a-z0-9+.-]+:[/\\]+[^/\\?#]*@", re.IGNORECASE)
 _PYPI = re.compile(rf"pypi:(?P<name>{_NAME})(?:==(?P<revision>[A-Za-z0-9][A-Za-z0-9._+!-]*))?")
 _OWN_SYNTAX = {"ollama": "ollama:", "oci": "oci://", "modelscope": "modelscope:"}
 
@@ -34,8 +40,9 @@ _OWN_SYNTAX = {"ollama": "ollama:", "oci": "oci://", "modelscope": "modelscope:"
 class ModelRef:
     """A parsed reference.
 
-    `name` is the catalog name, `owner/repo`, the package, or the whole address or path; `revision` is a Hub
-    revision or a package version; `file` is a path inside a Hub repo.
+    `name` is the catalog name, `owner/repo`, the package, the address without its query, or the path; `revision` is a
+    Hub revision, a package version, or the hash of an address with a query; `file` is a path inside a Hub repo.
+    `query` may hold a secret: it is kept for the request alone, never printed, stored or compared.
     """
 
     kind: Kind
@@ -44,13 +51,14 @@ class ModelRef:
     revision: str | None = None
     quant: str | None = None
     file: str | None = None
+    query: str | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return _FORMS[self.kind].print(self)
 
     def with_quant(self, quant: str | None) -> "ModelRef":
         """Return the same model in another quantization type."""
-        return ModelRef(self.kind, self.name, self.size, self.revision, quant, None)
+        return replace(self, quant=quant, file=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,11 @@ def parse(text: str) -> ModelRef:
         UsageError: no form takes `text`.
     """
     stripped = text.strip()
+    if _USERINFO.match(stripped):
+        raise UsageError(
+            "an address with a user name or password in it is not taken",
+            hint="give the address without the part before `@`",
+        )
     if stripped and not any(ord(c) < 32 or ord(c) == 127 for c in stripped):
         for form in _FORMS.values():
             if ref := form.parse(stripped):
@@ -74,6 +87,8 @@ def parse(text: str) -> ModelRef:
 
 
 def _refusal(text: str) -> UsageError:
+    if "://" in text:
+        text = text.partition("?")[0]  # a query may hold a secret
     return UsageError(
         f"not a model name: {text!r}",
         hint="a model is a short name (`smollm2`), `owner/repo[:QUANT]`, a path or an address; see `owm pull --help`",
@@ -95,7 +110,9 @@ def _print_catalog(ref: ModelRef) -> str:
 def _parse_hub(text: str) -> ModelRef | None:
     address = re.match(rf"(?:https?://)?(?:{'|'.join(map(re.escape, _HUB_HOSTS))})(?=/)", text, re.IGNORECASE)
     if address is not None:
-        return _parse_hub_address(text[address.end() :].split("?")[0].split("#")[0])
+        return _parse_hub_address(text[address.end() :].partition("#")[0])
+    if text.lower().startswith("hf://"):
+        return _parse_hf(text[len("hf://") :])
     if text.startswith(("./", "../", "~", "/")) or "://" in text:
         return None
     match = _HUB.fullmatch(text)
@@ -111,22 +128,64 @@ def _parse_hub(text: str) -> ModelRef | None:
     )
 
 
-def _parse_hub_address(path: str) -> ModelRef | None:
+def _parse_hub_address(address: str) -> ModelRef:
     """Read a page of the Hub, or a reference with the Hub's host before it."""
+    path, _, query = address.partition("?")
     page = _HUB_PAGE.fullmatch(path)
+    if path.split("/")[1] in _HUB_OTHER:
+        raise _not_a_repo(path)
     if page is None:
-        return _parse_hub(unquote(path).lstrip("/"))
-    revision = unquote(page["revision"] or "main")
-    file = unquote(page["file"] or "") if page["view"] != "tree" else ""
-    ref = ModelRef(
-        "hub",
-        page["name"],
-        revision=None if revision == "main" else revision,
-        file=file if file.lower().endswith(".gguf") else None,
-    )
+        if ref := _parse_hub(unquote(path).lstrip("/")):
+            return ref
+        raise _not_a_repo(path)
+    if shown := parse_qs(query).get("show_file_info"):
+        return _hub_file(page["name"], page["revision"], shown[0], path)
+    file = unquote(page["file"] or "")
+    if page["view"] not in (None, "tree"):
+        return _hub_file(page["name"], page["revision"], file, path)
+    folder = file.rstrip("/").rpartition("/")[2]
+    quant = label_of(f"{folder}.gguf")
+    if folder and quant is None:
+        raise UsageError(
+            f"the folder {folder} of {page['name']} names no quant", hint=f"name a file: `{page['name']}:FILE.gguf`"
+        )
+    return _checked(ModelRef("hub", page["name"], revision=_revision(page["revision"]), quant=quant), path)
+
+
+def _parse_hf(text: str) -> ModelRef:
+    """Read what follows `hf://`: `owner/repo[@revision][/path.gguf]`, or any other name of a Hub repo."""
+    match = _HF.fullmatch(text)
+    if text.split("/")[0] in _HUB_OTHER:
+        raise _not_a_repo(text)
+    if match is not None and match["file"]:
+        return _hub_file(match["name"], match["revision"], match["file"], text)
+    if ref := _parse_hub(unquote(text).rstrip("/")):
+        return ref
+    raise _refusal(f"hf://{text}")
+
+
+def _hub_file(name: str, revision: str | None, file: str, where: str) -> ModelRef:
+    if not file.lower().endswith(".gguf"):
+        raise UsageError(f"the address names no .gguf file: {file or where}", hint=f"`owm pull {name}` takes the repo")
+    return _checked(ModelRef("hub", name, revision=_revision(revision), file=file), where)
+
+
+def _revision(text: str | None) -> str | None:
+    revision = unquote(text or "main")
+    return None if revision == "main" else revision
+
+
+def _checked(ref: ModelRef, text: str) -> ModelRef:
+    """Refuse what an address hides behind `%` if it could not be typed."""
     if any(ord(c) < 32 or ord(c) == 127 for c in str(ref)) or _parse_hub(str(ref)) != ref:
-        raise _refusal(path)
+        raise _refusal(text)
     return ref
+
+
+def _not_a_repo(path: str) -> UsageError:
+    return UsageError(
+        f"not the page of a model on the Hub: {path.strip('/')}", hint="a Hub repo is written `owner/repo[:QUANT]`"
+    )
 
 
 def _print_hub(ref: ModelRef) -> str:
@@ -149,7 +208,25 @@ def _parse_url(text: str) -> ModelRef | None:
             return None
     except ValueError:
         return None
-    return ModelRef("url", quote(text, safe="%/:=&?~#+!$,;'@()*[]"))
+    try:
+        urlsplit(text).port  # noqa: B018
+    except ValueError as error:
+        raise UsageError("the address has no valid port", hint="a port is a number up to 65535") from error
+    whole, _, fragment = text.partition("#")
+    whole = quote(whole, safe="%/:=&?~+!$,;'@()*[]")
+    address, mark, query = whole.partition("?")
+    if mark:
+        return ModelRef("url", address, revision=hash_of(whole), query=query)
+    return ModelRef("url", address, revision=fragment if re.fullmatch("[0-9a-f]{12}", fragment) else None)
+
+
+def hash_of(address: str) -> str:
+    """Return what tells an address with a query from others, without telling the query."""
+    return hashlib.sha256(address.encode()).hexdigest()[:12]
+
+
+def _print_url(ref: ModelRef) -> str:
+    return ref.name + (f"#{ref.revision}" if ref.revision else "")
 
 
 def _parse_path(text: str) -> ModelRef | None:
@@ -178,7 +255,7 @@ _FORMS: dict[Kind, _Form] = {
     "oci": _own_syntax("oci"),
     "modelscope": _own_syntax("modelscope"),
     "hub": _Form(_parse_hub, _print_hub),
-    "url": _Form(_parse_url, lambda ref: ref.name),
+    "url": _Form(_parse_url, _print_url),
     "path": _Form(_parse_path, lambda ref: ref.name),
     "catalog": _Form(_parse_catalog, _print_catalog),
 }

@@ -180,13 +180,12 @@ def measure_pairs(ours: Callable[[], T], theirs: Callable[[], T], pairs: int) ->
 
 
 def run_command(
-    command: Sequence[str | Path], environment: dict[str, str] | None = None, *, has_children: bool = False
+    command: Sequence[str | Path], environment: dict[str, str] | None = None, *, with_children: bool = False
 ) -> Run:
     """Run a command to its end and measure it; one that fails ends the benchmark.
 
-    The peak is that of the process and its children together, with the pages of mapped files that they hold. Only for
-    a command with children (`has_children`) is it polled: the kernel keeps it for one process, and polling takes time
-    from the cores that are being measured.
+    The peak is the resident memory of the largest process, mapped file pages included. `with_children` sums over all
+    processes that live at once; that needs polling, which takes time from a program that wants all cores.
     """
     words = [str(word) for word in command]
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
@@ -198,20 +197,19 @@ def run_command(
             stderr=stderr,
             env=os.environ | (environment or {}),
         )
-        watch = _MemoryWatch(process.pid)
-        if has_children:
-            watch.start()
+        watch = _MemoryWatch(process.pid) if with_children else None
         # wait4 and not communicate: it wakes at the end itself and knows the peak that polling may have missed.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        if has_children:
-            watch.stop()
+        peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        if watch is not None:
+            peak_bytes = max(peak_bytes, watch.stop())
         stdout.seek(0)
         stderr.seek(0)
         run = Run(
             seconds=seconds,
-            peak_bytes=max(watch.peak_bytes, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)),
+            peak_bytes=peak_bytes,
             stdout=stdout.read().decode("utf-8", "replace"),
             stderr=stderr.read().decode("utf-8", "replace"),
         )
@@ -228,21 +226,24 @@ class _MemoryWatch(threading.Thread):
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.peak_bytes = 0
         self._pid = pid
+        self._peak_bytes = 0
         self._is_over = threading.Event()
+        self.start()
 
     def run(self) -> None:
         before = 0
         while not self._is_over.wait(POLL_SECONDS):
             now = _tree_bytes(self._pid)
             # Seen twice in a row: for an instant a freshly forked child seems to hold all its parent's pages again.
-            self.peak_bytes = max(self.peak_bytes, min(before, now))
+            self._peak_bytes = max(self._peak_bytes, min(before, now))
             before = now
 
-    def stop(self) -> None:
+    def stop(self) -> int:
+        """End the polling and return the peak."""
         self._is_over.set()
         self.join()
+        return self._peak_bytes
 
 
 def _tree_bytes(pid: int) -> int:

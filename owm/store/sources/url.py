@@ -1,6 +1,5 @@
 """A GGUF at a web address. Plain http is taken from this machine only: nothing vouches for what it brings."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -8,8 +7,8 @@ from urllib.parse import unquote, urlsplit
 from owm.errors import AccessDenied, ModelNotFound, OwmError, SourceUnreachable, TransferFailed, UsageError
 from owm.events import Sink
 from owm.store.download import Transfer, discard, download, new_session, publish, write_error
-from owm.store.names import safe_component
-from owm.store.refs import ModelRef
+from owm.store.names import safe_gguf_name
+from owm.store.refs import ModelRef, hash_of
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -29,9 +28,10 @@ class UrlSource:
         if not name.lower().endswith(".gguf"):
             raise ModelNotFound(f"the address names no .gguf file: {ref.name}", ref=ref.name)
         host = parts.hostname or ""
+        address = _address(ref)
         try:
-            response = new_session().head(ref.name, timeout=deadline, allow_redirects=True)
-        except requests.exceptions.RequestException as error:
+            response = new_session().head(address, timeout=deadline, allow_redirects=True)
+        except (requests.exceptions.RequestException, ValueError) as error:
             raise SourceUnreachable(f"{host} cannot be reached") from error
         if response.status_code in (404, 410):
             raise ModelNotFound(f"{host} has no {name} (HTTP {response.status_code})", ref=ref.name)
@@ -42,9 +42,9 @@ class UrlSource:
         if response.status_code >= 400 and response.status_code not in (405, 501):
             raise TransferFailed(f"{host} answered HTTP {response.status_code}", hint="try again later")
         length = response.headers.get("Content-Length", "") if response.status_code == 200 else ""
-        revision = hashlib.sha256(ref.name.encode()).hexdigest()[:12]
-        file = RemoteFile(safe_component(name), int(length) if length.isdigit() else None)
-        return Offer(ref, "url", f"{host}/{PurePosixPath(file.path).stem}", None, revision, (file,))
+        file = RemoteFile(safe_gguf_name(name), int(length) if length.isdigit() else None)
+        stem = PurePosixPath(file.path).stem
+        return Offer(ref, "url", f"{host}/{stem}", None, ref.revision or hash_of(ref.name), (file,))
 
     def free_space_folder(self, offer: Offer, folder: Path) -> Path:
         """The store's own disk must have the room."""
@@ -66,7 +66,7 @@ class UrlSource:
 
     def _fetch_one(self, offer: Offer, file: RemoteFile, folder: Path, check: Check, sink: Sink) -> Fetched:
         partial = _partial(folder, file)
-        sha256 = download(Transfer(offer.ref.name, file.path, file.size_bytes), partial, sink=sink)
+        sha256 = download(Transfer(_address(offer.ref), file.path, file.size_bytes), partial, sink=sink)
         try:
             check(partial, file.path)
         except OwmError:
@@ -75,6 +75,16 @@ class UrlSource:
         path = folder / file.path
         publish(partial, path)
         return Fetched(path, path.stat().st_size, sha256)
+
+
+def _address(ref: ModelRef) -> str:
+    """Return the whole address to ask; its query is known only to the command that was given it."""
+    if ref.revision and ref.query is None:
+        raise UsageError(
+            f"the query of this address is not kept, as it may hold a secret: {ref.name}",
+            hint="give the whole address again",
+        )
+    return ref.name if ref.query is None else f"{ref.name}?{ref.query}"
 
 
 def _partial(folder: Path, file: RemoteFile) -> Path:

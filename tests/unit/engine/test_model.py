@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from owm.engine.model import Model
-from owm.errors import EngineError, MalformedFile, TemplateError, Unsupported
+from owm.engine.sampling import Sampling
+from owm.engine.scheduler import FinishReason
+from owm.errors import EngineError, MalformedFile, TemplateError, Unsupported, UsageError
+from owm.library import answer
 from support.tiny_gguf import CHATML, write_tiny_gguf
 
 REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
@@ -21,10 +24,74 @@ def test_a_damaged_file_never_reaches_llama(tmp_path: Path) -> None:
         Model([path])
 
 
-def test_what_llama_refuses_is_said_with_its_reason(tmp_path: Path) -> None:
+def test_an_architecture_that_llama_does_not_know_is_named(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "tiny.gguf", metadata={"general.architecture": "nosuch"})
-    with pytest.raises(EngineError, match="unknown model architecture"):
+    with pytest.raises(Unsupported, match=r"tiny.gguf: unknown model architecture: 'nosuch'"):
         Model([path])
+
+
+def test_what_llama_refuses_is_said_with_its_reason(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", metadata={"llama.rope.dimension_count": 7})
+    with pytest.raises(EngineError, match=r"llama.cpp cannot load tiny.gguf: .*(rot|rope|dimension)"):
+        Model([path])
+
+
+def test_a_model_without_a_vocabulary_is_refused_before_llama_aborts(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", metadata={"tokenizer.ggml.model": "no_vocab"})
+    with pytest.raises(Unsupported, match="no vocabulary"):
+        Model([path])
+
+
+def test_a_sentencepiece_vocabulary_without_bytes_is_refused_before_llama_aborts(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", metadata={"tokenizer.ggml.model": "llama"})
+    with pytest.raises(MalformedFile, match="no token for some bytes"):
+        Model([path])
+
+
+def test_a_file_name_need_not_be_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"bad\xff.gguf")
+    with Model([write_tiny_gguf(path)]) as model:
+        assert model.tokenize("the")
+
+
+def test_a_closed_model_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    endless = Sampling(temp=0, ignore_eos=True)
+    with Model([write_tiny_gguf(tmp_path / "tiny.gguf", n_ctx_train=32768)]) as model:
+        kept = answer(model, "the tin", sampling=endless, max_tokens=30000)
+        next(kept)
+        unbegun = answer(model, "the tin")
+    try:
+        last = list(kept)[-1]
+    except EngineError as error:
+        assert "closed" in str(error)
+    else:
+        assert last.finish_reason is FinishReason.CANCELLED
+    with pytest.raises(EngineError, match="closed"):
+        next(unbegun)
+    with pytest.raises(EngineError, match="closed"):
+        model.tokenize("the")
+
+
+def test_leaving_an_answer_cancels_it(tmp_path: Path) -> None:
+    with Model([write_tiny_gguf(tmp_path / "tiny.gguf")]) as model:
+        for _ in answer(model, "the tin", max_tokens=500):
+            break
+
+
+def test_a_template_that_renders_to_nothing_is_an_error(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", chat_template="{# nothing #}")
+    with Model([path]) as model, pytest.raises(TemplateError, match="renders to nothing"):
+        model.chat_prompt(USER)
+
+
+@pytest.mark.parametrize("n_threads", [0, -1, 513, 10**12])
+def test_threads_are_bounded_by_what_ggml_takes(tmp_path: Path, n_threads: int) -> None:
+    with (
+        Model([write_tiny_gguf(tmp_path / "tiny.gguf")]) as model,
+        pytest.raises(UsageError, match="--threads must be between 1 and 512"),
+        model.scheduler(64, n_threads=n_threads),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("kind", ["adapter", "mmproj", "imatrix"])

@@ -47,7 +47,7 @@ def test_a_value_is_taken_up_to_its_bounds_and_not_beyond(name: str) -> None:
     step = 1 if KINDS[name] is int else 1e-9
     for value in (low, high):
         assert getattr(Sampling(**{name: value}), name) == value
-    for value in (low - step, high + step * 1e6, *([] if KINDS[name] is int else [math.inf, -math.inf, math.nan])):
+    for value in (low - step, high + step * 10**6, *([] if KINDS[name] is int else [math.inf, -math.inf, math.nan])):
         with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} must be between {low} and {high}: "):
             Sampling(**{name: value})
 

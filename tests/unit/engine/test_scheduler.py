@@ -105,6 +105,18 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(model: Model) -> No
     assert chunks[-1].stopped_by == stop
 
 
+def test_a_stop_string_that_comes_to_light_at_the_end_is_the_reason(model: Model) -> None:
+    with model.scheduler(256) as scheduler:
+        whole_id = scheduler.submit(Request(model.tokenize("the"), GREEDY, max_tokens=20))
+        whole = "".join(chunk.text for chunk in _run(scheduler)[whole_id])
+        # The longer stop string holds back the end, where the shorter one lies.
+        stops = (whole[-2:] + "\x00", whole[-1:])
+        cut_id = scheduler.submit(Request(model.tokenize("the"), GREEDY, max_tokens=20, stops=stops))
+        last = _run(scheduler)[cut_id][-1]
+    assert last.stopped_by == whole[-1:]
+    assert last.finish_reason is FinishReason.STOP
+
+
 def test_the_same_seed_draws_the_same_answer(model: Model) -> None:
     def draw(seed: int) -> list[int | None]:
         with model.scheduler(128) as scheduler:
