@@ -212,6 +212,23 @@ def test_the_quota_of_cgroup_v1(machine: Machine, quota: int, expected: float | 
     assert probe.cores() == Cores(usable=2 if expected else 4, allowed=4, performance=4, quota=expected)
 
 
+def test_the_limits_of_a_nested_cgroup_v1(machine: Machine) -> None:
+    machine.siblings(*map(str, range(4)))
+    machine.write(
+        {
+            "proc/self/cgroup": "5:memory:/jobs/one\n3:cpu,cpuacct:/jobs/one",
+            "sys/fs/cgroup/cpu,cpuacct/jobs/one/cpu.cfs_quota_us": 300000,
+            "sys/fs/cgroup/cpu,cpuacct/jobs/one/cpu.cfs_period_us": 100000,
+            "sys/fs/cgroup/cpu,cpuacct/jobs/cpu.cfs_quota_us": 100000,
+            "sys/fs/cgroup/cpu,cpuacct/jobs/cpu.cfs_period_us": 100000,
+            "sys/fs/cgroup/memory/jobs/one/memory.limit_in_bytes": GIB,
+            "sys/fs/cgroup/memory/jobs/one/memory.usage_in_bytes": 0,
+        }
+    )
+    assert probe.cores() == Cores(usable=1, allowed=4, performance=4, quota=1.0)
+    assert probe.memory() == Memory(GIB, GIB)
+
+
 def test_without_cgroups_there_is_no_quota(machine: Machine) -> None:
     machine.siblings(*map(str, range(4)))
     assert probe.cores().quota is None
