@@ -33,7 +33,8 @@ def command(
             ref=model,
             hint=f"`owm pull {store.shown_name(stored)}` fetches it again",
         )
-    headers = [gguf.read_header(path) for path in stored.files]
+    with store.reading(stored):
+        headers = [gguf.read_header(path) for path in stored.files]
     header = headers[0]
     source = header.text("tokenizer.chat_template")
     if template:

@@ -86,10 +86,6 @@ class _Running:
     first_token_at: float = 0.0
     timings: Timings = field(default_factory=Timings)
 
-    @property
-    def is_prefilling(self) -> bool:
-        return self.n_past < len(self.request.prompt)
-
 
 class Scheduler:
     """Continuous batching over the sequences of one context."""
@@ -150,7 +146,8 @@ class Scheduler:
                 self._context.close()
 
     def _step(self) -> list[Chunk]:
-        self._fill_slots()
+        if self._waiting:
+            self._fill_slots()
         if self._context.is_cancelled:
             return self._end_all()
         self._fill_batch()
@@ -159,7 +156,7 @@ class Scheduler:
             return self._end_all()
         if status == 1:
             raise EngineError("the KV cache has no room for the next tokens", hint="ask for a larger `--ctx-size`")
-        return [chunk for running in list(self._running) if (chunk := self._sample(running))]
+        return [chunk for running in tuple(self._running) if (chunk := self._sample(running))]
 
     def _fill_slots(self) -> None:
         while self._waiting and self._free:
@@ -177,14 +174,15 @@ class Scheduler:
         """One token for each answer under way, then prompt tokens into the room that is left."""
         batch = self._context.batch
         batch.clear()
+        prefilling = []
         for running in self._running:
-            running.logits_index = None
             if running.last_token is not None:
                 running.logits_index = batch.add(running.last_token, running.n_past, running.slot, wants_logits=True)
                 running.n_past += 1
-        for running in self._running:
-            if not running.is_prefilling:
-                continue
+            else:
+                running.logits_index = None
+                prefilling.append(running)
+        for running in prefilling:
             prompt = running.request.prompt
             end = min(len(prompt), running.n_past + batch.capacity - batch.n_tokens)
             for position in range(running.n_past, end):

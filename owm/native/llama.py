@@ -246,6 +246,7 @@ class Context:
         # ggml asks at every node of the graph whether to stop. A Python callback would take the interpreter lock each
         # time; C's own `strlen` of a two-byte text answers the same question (0 or 1) without it.
         self._cancel_flag = ctypes.create_string_buffer(2)
+        self.is_cancelled = False
         params = c.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = n_batch
@@ -271,17 +272,14 @@ class Context:
         self.batch = Batch(self.n_batch)
         self._logit_views: dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
 
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether `cancel` was called."""
-        return self._cancel_flag.raw[0] != 0
-
     def cancel(self) -> None:
         """Stop a decode that is running (on the CPU, at once) and any later one. Callable from any thread."""
+        self.is_cancelled = True
         self._cancel_flag[0] = b"\x01"
 
     def resume(self) -> None:
         """Take decodes again after `cancel`."""
+        self.is_cancelled = False
         self._cancel_flag[0] = b"\x00"
 
     def decode(self) -> int:

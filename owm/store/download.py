@@ -150,6 +150,13 @@ def write_error(error: OSError, path: Path) -> NotEnoughDisk | StoreError:
     """Translate a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = shutil.disk_usage(path.parent).free
+        if error.errno == errno.ENOSPC and _is_out_of_inodes(path.parent):
+            return NotEnoughDisk(
+                f"the disk has no room for another file: {path.parent} (bytes are free, inodes are not)",
+                needed=free + 1,
+                free=free,
+                hint="remove some files (many small ones count most) and run the same command again",
+            )
         return NotEnoughDisk(
             f"the disk is full: {path.parent} ({format_bytes(free)} free)",
             needed=free + 1,
@@ -160,6 +167,13 @@ def write_error(error: OSError, path: Path) -> NotEnoughDisk | StoreError:
         f"cannot write to {path.parent}: {error.strerror or error}",
         hint="the store's place is set by OWM_HOME, the Hub cache's by HF_HOME",
     )
+
+
+def _is_out_of_inodes(folder: Path) -> bool:
+    if not hasattr(os, "statvfs"):
+        return False
+    counted = os.statvfs(folder)
+    return counted.f_files > 0 and counted.f_favail == 0
 
 
 class _Download:

@@ -88,7 +88,7 @@ class Store:
             StoreError: the store cannot be read at all.
         """
         found = []
-        for path in self._manifests(problems=problems):
+        for path in self._manifests():
             try:
                 if model := self.at(path.parent):
                     found.append(model)
@@ -286,6 +286,16 @@ class Store:
                     hint=hint,
                 )
 
+    @contextmanager
+    def reading(self, model: StoredModel) -> Iterator[None]:
+        """Let an error about damaged files of a stored model say what mends them."""
+        try:
+            yield
+        except Damaged as error:
+            if model.manifest is not None:
+                error.hint = self.hint_to_mend(model)
+            raise
+
     def hint_to_mend(self, model: StoredModel) -> str:
         """Return the commands that replace a damaged stored model by a whole one."""
         name = shlex.quote(self.shown_name(model))
@@ -315,23 +325,26 @@ class Store:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _manifests(self, *parts: str, problems: list[OwmError] | None = None) -> Iterator[Path]:
+    def _manifests(self, *parts: str) -> Iterator[Path]:
+        """Yield where manifests are, and where one may be that cannot be looked for.
+
+        Raises:
+            StoreError: nothing can be looked for at all.
+        """
         top = self.home.joinpath("models", *parts)
+        locked: list[Path] = []
 
         def note(error: OSError) -> None:
-            if isinstance(error, FileNotFoundError):
-                return
-            problem = _read_error(error, Path(error.filename or top))
-            if error.filename == str(top):
-                raise problem from error
-            if problems is not None:
-                problems.append(problem)
+            if error.filename == str(top) and not isinstance(error, FileNotFoundError):
+                raise _read_error(error, top) from error
+            locked.append(Path(error.filename))
 
         for folder, folders, files in os.walk(top, onerror=note):
             folders.sort()
             if manifest.FILE_NAME in files:
                 folders.clear()
                 yield Path(folder, manifest.FILE_NAME)
+        yield from (folder / manifest.FILE_NAME for folder in locked)
 
     def _find_source(self, ref: ModelRef) -> StoredModel | None:
         stored = []
@@ -364,7 +377,7 @@ class Store:
         except PermissionError as error:
             raise _read_error(error, path) from error
         except (OSError, RuntimeError) as error:  # too long, not to be looked into, or no such user's home
-            raise ModelNotFound(f"no such file: {ref.name}", ref=ref.name) from error
+            raise ModelNotFound(f"no such file: {ref.name}", ref=ref.name, hint="check the path") from error
         if is_folder:
             found = quants.variants(_listing(path))
             if not found:
@@ -474,7 +487,10 @@ def _matches(stored: Manifest, ref: ModelRef) -> bool:
 
 def _lies_where(folder: Path, top: Path, ref: ModelRef) -> bool:
     """Tell by its place alone whether a model could be the one that `ref` names."""
-    *name, revision, label = folder.relative_to(top).parts
+    parts = folder.relative_to(top).parts
+    if len(parts) < 3:
+        return False
+    *name, revision, label = parts
     if ref.kind == "url":
         return revision == (ref.revision or refs.hash_of(ref.name))
     if [part.lower() for part in name] != [safe_component(part).lower() for part in ref.name.split("/")]:

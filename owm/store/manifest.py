@@ -104,7 +104,11 @@ def parse(text: str, path: Path) -> Manifest:
         for file in manifest.files:
             _check_types(file, "path sha256", str)
             _check_types(file, "size_bytes", int)
-            if file.size_bytes < 0 or not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+            if (
+                isinstance(file.size_bytes, bool)
+                or file.size_bytes < 0
+                or not re.fullmatch(r"[0-9a-f]{64}", file.sha256)
+            ):
                 raise ValueError("a size or a sha256 cannot be right")
             if os.path.isabs(file.path) or ".." in Path(file.path).parts:
                 raise ValueError("a path leaves its root")

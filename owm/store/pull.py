@@ -16,6 +16,7 @@ from owm.errors import (
     NotFound,
     NoUsableFile,
     OwmError,
+    QuantNotFound,
     SourceUnreachable,
 )
 from owm.events import Sink, Warned, ignore
@@ -56,8 +57,9 @@ class PullPlan:
     @property
     def name(self) -> str:
         """How the model will be called in listings."""
-        short = catalog.load().short_name(self.offer.ref)
-        return f"{short or str(self.offer.ref.with_quant(None))}:{self.variant.label}"
+        ref = self.offer.ref.with_quant(None)
+        short = catalog.load().short_name(ref)
+        return str(ref) if short is None and ref.kind != "hub" else f"{short or ref}:{self.variant.label}"
 
     @property
     def licence(self) -> str | None:
@@ -103,6 +105,8 @@ def _plan(asked: ModelRef, wanted: ModelRef, offer: Offer, source: Source, store
         choices = quants.variants(offer.files)
         chosen = next((v for v in choices if any(f.path == wanted.file for f in v.files)), None)
         if chosen is None:
+            if any(f.path == wanted.file for f in offer.files):
+                raise _not_to_run(where, wanted.file, offer)
             near = ", ".join(f.path for f in offer.files if f.path.lower().endswith(".gguf"))
             raise ModelNotFound(
                 f"{where} has no file {wanted.file}", ref=str(wanted), hint=f"it has: {near or 'no GGUF'}"
@@ -111,16 +115,45 @@ def _plan(asked: ModelRef, wanted: ModelRef, offer: Offer, source: Source, store
         choices = quants.variants(offer.files)
         if not choices:
             raise _nothing_usable(where, offer)
-        chosen = quants.choose(choices, wanted.quant, where=where)
+        try:
+            chosen = quants.choose(choices, wanted.quant, where=where)
+        except QuantNotFound as error:
+            for part in quants.missing_parts(offer.files):
+                if wanted.quant and (quants.label_of(part) or "").lower() == wanted.quant.lower():
+                    raise _part_missing(where, part, offer) from error
+            raise
     folder = store.folder_of(offer.source, offer.name, offer.commit or offer.revision, chosen.label)
     return PullPlan(asked, offer, chosen, folder, source)
 
 
 def _nothing_usable(where: str, offer: Offer) -> NoUsableFile:
+    if missing := quants.missing_parts(offer.files):
+        return _part_missing(where, missing[0], offer)
     paths = tuple(file.path for file in offer.files)
     shown = [path for path in paths if not path.startswith(".")]
     listing = ", ".join(shown[:10]) + (", …" if len(shown) > 10 else "")
-    return NoUsableFile(f"{where} has no GGUF file", files=paths, hint=f"it has: {listing or 'nothing'}")
+    return NoUsableFile(f"{where} has no GGUF file to run", files=paths, hint=f"it has: {listing or 'nothing'}")
+
+
+def _not_to_run(where: str, path: str, offer: Offer) -> NoUsableFile:
+    if kind := quants.part_of_a_model(path):
+        choices = ", ".join(variant.label for variant in quants.variants(offer.files))
+        return NoUsableFile(
+            f"{path} of {where} is {kind}, no model to run",
+            files=tuple(file.path for file in offer.files),
+            hint=f"it has these models: {choices or 'none'}",
+        )
+    missing = quants.missing_parts(offer.files)
+    stem = path.rpartition("-of-")[0][: -len("-00001")]
+    return _part_missing(where, next((part for part in missing if part.startswith(stem)), missing[0]), offer)
+
+
+def _part_missing(where: str, part: str, offer: Offer) -> NoUsableFile:
+    return NoUsableFile(
+        f"{where} lacks a part of the model: {part}",
+        files=tuple(file.path for file in offer.files),
+        hint="the upload may be under way still; try later, or take another quant or repo",
+    )
 
 
 def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = ignore) -> StoredModel:
@@ -201,10 +234,12 @@ def _check_space(plan: PullPlan) -> None:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    needed = plan.size_bytes - plan.source.partial_bytes(plan.offer, plan.variant.files, plan.folder)
-    if needed > 0 and needed + RESERVE_BYTES > free:
+    missing = plan.size_bytes - plan.source.partial_bytes(plan.offer, plan.variant.files, plan.folder)
+    needed = missing + RESERVE_BYTES
+    if missing > 0 and needed > free:
         raise NotEnoughDisk(
-            f"{plan.name} needs {format_bytes(needed)}, {format_bytes(free)} are free on the disk of {folder}",
+            f"{plan.name} needs {format_bytes(needed)} ({format_bytes(RESERVE_BYTES)} of it to spare), "
+            f"{format_bytes(free)} are free on the disk of {folder}",
             needed=needed,
             free=free,
             hint="free some space, take a smaller quant, or move the store (OWM_HOME, HF_HOME)",

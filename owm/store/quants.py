@@ -21,7 +21,16 @@ _TYPE = (
 )
 _LABEL = re.compile(rf"(?:^|[-_.])(?P<prefix>UD-|i1-)?(?P<type>{_TYPE})(?=$|[-_.])", re.IGNORECASE)
 _SHARD = re.compile(r"-(?P<index>\d{5})-of-(?P<count>\d{5})$")
-_NOT_A_MODEL = re.compile(r"(?:^|[-_.])(?:mmproj|imatrix|vocab-only|lora|draft|mtp)(?=$|[-_.])", re.IGNORECASE)
+_KINDS = "mmproj|imatrix|vocab-only|lora"
+_NOT_A_MODEL = re.compile(
+    rf"^(?P<first>{_KINDS})(?=$|[-_.])|(?:^|[-_.])(?P<last>{_KINDS})(?:[-_.](?:{_TYPE}))?$", re.IGNORECASE
+)
+_WORDS = {
+    "mmproj": "a projector",
+    "imatrix": "an importance matrix",
+    "vocab-only": "a vocabulary",
+    "lora": "an adapter",
+}
 
 # What llama.cpp takes when nothing is named is Q4_K_M, then Q8_0; the rest is the nearest to Q4_K_M first.
 DEFAULT_ORDER = (
@@ -69,7 +78,13 @@ def label_of(path: str) -> str | None:
 
 def is_model_file(path: str) -> bool:
     """Tell whether a path is a GGUF with weights to run (no projector, imatrix or adapter)."""
-    return path.lower().endswith(".gguf") and not _NOT_A_MODEL.search(PurePosixPath(path).stem)
+    return path.lower().endswith(".gguf") and part_of_a_model(path) is None
+
+
+def part_of_a_model(path: str) -> str | None:
+    """Tell what a GGUF is that is no model to run, by its name: `a projector`, None."""
+    found = _NOT_A_MODEL.search(PurePosixPath(path).stem)
+    return _WORDS[(found["first"] or found["last"]).lower()] if found else None
 
 
 def variants(files: Iterable[F]) -> list[Variant[F]]:
@@ -77,6 +92,27 @@ def variants(files: Iterable[F]) -> list[Variant[F]]:
 
     An incomplete set of shards is left out: it could never be run.
     """
+    groups = _groups(files)
+    whole = {key: tuple(file for _, _, file in parts) for key, parts in groups.items() if not _missing(parts)}
+    labels = {key: label_of(key + ".gguf") or PurePosixPath(key).name for key in whole}
+    taken = list(labels.values())
+    return [
+        Variant(labels[key] if taken.count(labels[key]) == 1 else PurePosixPath(key).as_posix(), members)
+        for key, members in whole.items()
+    ]
+
+
+def missing_parts(files: Iterable[F]) -> list[str]:
+    """Return the paths of the parts that incomplete sets of shards lack."""
+    return [
+        f"{key}-{index:05d}-of-{parts[0][1]:05d}.gguf"
+        for key, parts in _groups(files).items()
+        for index in _missing(parts)
+    ]
+
+
+def _groups(files: Iterable[F]) -> dict[str, list[tuple[int, int, F]]]:
+    """Group model files by what they are parts of: path without the shard's number -> (number, count, file)."""
     groups: dict[str, list[tuple[int, int, F]]] = {}
     for file in sorted(files, key=lambda f: f.path):
         if not is_model_file(file.path):
@@ -86,17 +122,15 @@ def variants(files: Iterable[F]) -> list[Variant[F]]:
         key = _SHARD.sub("", stem)
         index, count = (int(shard["index"]), int(shard["count"])) if shard else (1, 1)
         groups.setdefault(key, []).append((index, count, file))
-    whole = {
-        key: tuple(file for _, _, file in sorted(shards, key=lambda s: s[0]))
-        for key, shards in groups.items()
-        if sorted(index for index, _, _ in shards) == list(range(1, shards[0][1] + 1))
-    }
-    labels = {key: label_of(key + ".gguf") or PurePosixPath(key).name for key in whole}
-    taken = list(labels.values())
-    return [
-        Variant(labels[key] if taken.count(labels[key]) == 1 else PurePosixPath(key).as_posix(), members)
-        for key, members in whole.items()
-    ]
+    return {key: sorted(parts, key=lambda part: part[:2]) for key, parts in groups.items()}
+
+
+def _missing(parts: list[tuple[int, int, F]]) -> list[int]:
+    """Return the numbers of the shards that are not there; a set that contradicts itself lacks its last."""
+    count = parts[0][1]
+    there = [index for index, _, _ in parts]
+    absent = [index for index in range(1, min(count, 10_000) + 1) if index not in there]
+    return absent or ([] if len(there) == count else [count])
 
 
 def choose(choices: Sequence[Variant[F]], quant: str | None, *, where: str) -> Variant[F]:

@@ -55,10 +55,11 @@ def start(
 
 
 def _let_permissions_bind() -> None:
-    """Give up root's right to write anywhere (CAP_DAC_OVERRIDE), for whatever is executed next."""
-    drop_from_bounding_set, dac_override = 24, 1
-    if ctypes.CDLL(None, use_errno=True).prctl(drop_from_bounding_set, dac_override, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "cannot give up CAP_DAC_OVERRIDE")
+    """Give up root's rights to read and write anywhere, for whatever is executed next."""
+    drop_from_bounding_set = 24
+    for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        if ctypes.CDLL(None, use_errno=True).prctl(drop_from_bounding_set, right, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "cannot give up the rights of root")
 
 
 def finish(process: "subprocess.Popen[str]", *, timeout: float = 60) -> Output:

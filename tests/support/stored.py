@@ -25,7 +25,7 @@ def put_model(
     content = model_bytes(64) if content is None else content
     folder = store.folder_of(source, name or ref, commit or revision, label)
     folder.mkdir(parents=True)
-    file = folder / f"model-{label}.gguf"
+    file = folder / f"model-{label.replace('/', '_')}.gguf"
     file.write_bytes(content)
     record = FileRecord(
         file.relative_to(store.home).as_posix(), "owm", len(content), hashlib.sha256(content).hexdigest()

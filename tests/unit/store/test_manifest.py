@@ -83,6 +83,10 @@ def test_a_newer_schema_is_refused_by_name() -> None:
         changed(files=[{**asdict(GOOD.files[0]), "path": 5}]),
         changed(files=[{**asdict(GOOD.files[0]), "root": "disk"}]),
         changed(files=[{**asdict(GOOD.files[0]), "sha256": None}]),
+        changed(files=[{**asdict(GOOD.files[0]), "sha256": "0" * 63}]),
+        changed(files=[{**asdict(GOOD.files[0]), "sha256": "g" * 64}]),
+        changed(files=[{**asdict(GOOD.files[0]), "size_bytes": -1}]),
+        changed(files=[{**asdict(GOOD.files[0]), "size_bytes": True}]),
     ],
 )
 def test_damaged_text_is_refused(text: str) -> None:

@@ -1,10 +1,12 @@
 """Pulling as a whole: two at once, killed anywhere, no room, no right to write, and web addresses."""
 
 import hashlib
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -135,8 +137,11 @@ def test_a_model_that_fails_its_check_is_not_kept(hub: HubServer, store: Store, 
         raise MalformedFile(path, "impossible sizes")
 
     for kind in ("hub", "url"):
-        with pytest.raises(MalformedFile, match="impossible sizes"):
+        with pytest.raises(
+            MalformedFile, match=r"^m-Q8_0\.gguf is not a usable GGUF file: impossible sizes$"
+        ) as caught:
             pull.execute(pull.plan(parse(name_at(kind)), store), store, inspect=refuse)
+        assert caught.value.hint is not None
         check_nothing_visible(store)
         check_nothing_half_written(store)
 
@@ -152,6 +157,24 @@ def test_a_model_that_another_tool_removed_is_fetched_again(
     assert len(hub.transfers()) == 4
 
 
+@BOTH
+def test_a_manifest_of_a_newer_owm_is_named_and_never_written_over(
+    hub: HubServer, store: Store, name_at: Callable[[str], str], kind: str
+) -> None:
+    text = name_at(kind)
+    folder = fetch(store, text).folder
+    assert folder is not None
+    newer = json.dumps({"schema": 99})
+    (folder / "manifest.json").write_text(newer)
+    for look in (lambda: store.find(parse(text)), lambda: store.find_stored(text), lambda: store.find_exactly(text)):
+        with pytest.raises(StoreError, match="written by a newer owm"):
+            look()
+    with pytest.raises(StoreError, match="written by a newer owm"):
+        fetch(store, text)
+    assert (folder / "manifest.json").read_text() == newer
+    assert store.find(parse("o/other")) is None
+
+
 # -- no room -----------------------------------------------------------------------------------------------------------
 
 
@@ -159,9 +182,10 @@ def test_too_little_room_is_said_before_the_first_byte(hub: HubServer, store: St
     hub.add(Repo("o/huge", {"m-Q8_0.gguf": BODY}, sizes={"m-Q8_0.gguf": 1 << 60}))
     plan = pull.plan(parse("o/huge"), store)
     assert plan.size_bytes == 1 << 60
-    with pytest.raises(NotEnoughDisk, match=r"o/huge:Q8_0 needs .* TiB, .* are free on the disk of") as caught:
+    with pytest.raises(NotEnoughDisk, match=r"o/huge:Q8_0 needs .* TiB .*, .* are free on the disk of") as caught:
         pull.execute(plan, store, inspect=inspect)
-    assert caught.value.needed == 1 << 60
+    assert caught.value.needed == (1 << 60) + pull.RESERVE_BYTES
+    assert "64.0 MiB of it to spare" in str(caught.value)
     assert 0 < caught.value.free < 1 << 60
     assert hub.transfers() == []
     assert hub.asked("/resolve/") == []
@@ -252,6 +276,42 @@ def test_a_file_at_an_address_is_stored_under_its_host(
     assert model.manifest.files[0].sha256 == SHA256
     assert fetch(store, name_at("url")) == model
     assert len(hub.transfers()) == 1
+
+
+@pytest.mark.parametrize("name", ["b%20c.gguf", "%D0%BC-Q8_0.GGUF", "a+b(1)~.gguf"])
+def test_a_file_whose_name_has_to_be_cleaned_stays_a_gguf(hub: HubServer, store: Store, name: str) -> None:
+    hub.plain[unquote(name)] = BODY
+    model = fetch(store, hub.url(name))
+    assert model.path.read_bytes() == BODY
+    assert model.path.suffix == ".gguf"
+    assert store.find_exactly(store.shown_name(model)) == model
+
+
+def test_the_query_of_an_address_is_sent_and_never_kept(
+    hub: HubServer, store: Store, name_at: Callable[[str], str]
+) -> None:
+    whole = name_at("url") + "?key=hunter2&x=%20"
+    hub.fail("/plain/", cut_after=1_000_000)
+    result = run([*PULL, whole])
+    check_whole(result, store)
+    assert all(request.path.endswith("?key=hunter2&x=%20") for request in hub.asked("/plain/"))
+    (model,) = store.models()
+    assert store.find(parse(whole)) == store.find_exactly(store.shown_name(model)) == model
+    assert store.find(parse(name_at("url"))) is None
+    shown = store.shown_name(model)
+    kept = "".join(str(path) + path.read_text("latin-1") for path in store.home.rglob("*") if path.is_file())
+    assert "hunter2" not in kept + shown + result + result.stderr
+    store.remove(model, remove_hub_files=lambda paths: None)
+    with pytest.raises(UsageError, match="the query of this address is not kept"):
+        pull.plan(parse(shown), store)
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_an_error_does_not_repeat_the_query(hub: HubServer, store: Store, status: int) -> None:
+    hub.fail("/plain/", method=None, times=None, status=status)
+    result = run([*PULL, hub.url("x.gguf") + "?key=hunter2"])
+    assert result.exit_code == 1
+    assert "hunter2" not in result + result.stderr
 
 
 def test_a_server_that_knows_no_head_is_asked_by_the_download(

