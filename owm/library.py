@@ -11,8 +11,9 @@ from owm import paths
 from owm.events import Sink, ignore
 from owm.formats import gguf
 from owm.store import pull, refs
-from owm.store.local import Store, StoredModel
+from owm.store.local import Store
 from owm.store.manifest import ModelFacts
+from owm.store.model import StoredModel
 from owm.store.refs import ModelRef
 
 if TYPE_CHECKING:  # the engine is loaded when something runs: listing needs no llama.cpp

@@ -4,7 +4,8 @@ from owm.cli.output import Output
 from owm.cli.progress import progress
 from owm.library import execute_pull, open_store, plan_pull
 from owm.store import refs
-from owm.store.local import Store, StoredModel
+from owm.store.local import Store
+from owm.store.model import StoredModel
 from owm.store.pull import PullPlan
 from owm.units import format_bytes
 

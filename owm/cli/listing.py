@@ -11,7 +11,8 @@ from owm.cli.output import Output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from owm.store.local import Store, StoredModel
+    from owm.store.local import Store
+    from owm.store.model import StoredModel
 
 
 def command(

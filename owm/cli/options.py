@@ -15,7 +15,8 @@ def complete_models(incomplete: str) -> list[str]:
     from owm.store import catalog
 
     store = open_store()
-    names = [store.shown_name(model) for model in store.models()]
+    models = store.models()
+    names = [store.shown_name(model, models) for model in models]
     return [
         name for name in sorted({*names, *store.aliases.load(), *catalog.load().entries}) if name.startswith(incomplete)
     ]

@@ -6,65 +6,24 @@ the manifest or in the Hugging Face cache. A folder without a manifest is no mod
 
 import hashlib
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from owm.errors import ChecksumMismatch, Damaged, MalformedFile, ModelNotFound, OwmError, StoreError, UsageError
-from owm.events import Advanced, Finished, Sink, Started, ignore
-from owm.store import catalog, manifest, quants, refs
+from owm.errors import ChecksumMismatch, Damaged, MalformedFile, ModelNotFound, OwmError, UsageError
+from owm.events import Sink, ignore
+from owm.store import catalog, manifest, matching, quants, refs
 from owm.store.aliases import Aliases
+from owm.store.digest import sha256_of
 from owm.store.download import write_error
-from owm.store.manifest import Manifest
+from owm.store.model import Entry, StoredModel, at_path, file_exists, read_error
 from owm.store.names import safe_component
 from owm.store.refs import ModelRef
-
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A model that can be opened: files in shard order, and its manifest unless it is a bare path."""
-
-    name: str
-    label: str | None
-    files: tuple[Path, ...]
-    manifest: Manifest | None = None
-    folder: Path | None = None
-
-    @property
-    def path(self) -> Path:
-        """The file to hand to llama.cpp: the only one, or the first shard."""
-        return self.files[0]
-
-    @property
-    def is_gone(self) -> bool:
-        """Another tool removed the files."""
-        return not all(map(_exists, self.files))
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all files together."""
-        if self.manifest is not None:
-            return self.manifest.size_bytes
-        return sum(path.stat().st_size for path in self.files)
-
-    @property
-    def last_used(self) -> datetime | None:
-        """When the model was last opened, kept as the manifest's modification time."""
-        if self.folder is None:
-            return None
-        try:
-            return datetime.fromtimestamp((self.folder / manifest.FILE_NAME).stat().st_mtime, UTC)
-        except OSError:  # removed or locked away since it was read
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +71,7 @@ class Store:
         except UnicodeDecodeError as error:
             raise Damaged(f"{path} is not a manifest: {error.reason}") from error
         except OSError as error:
-            raise _read_error(error, path) from error
+            raise read_error(error, path) from error
         short = catalog.load().short_name(refs.parse(read.ref))
         return StoredModel(short or read.ref, read.label, tuple(map(self.file_path, read.files)), read, folder)
 
@@ -127,7 +86,7 @@ class Store:
         """
         ref = self.aliases.expand(ref)
         if ref.kind == "path":
-            return self._at_path(ref)
+            return at_path(ref)
         for wanted in self.candidates(ref):
             if model := self._find_source(wanted):
                 return model
@@ -142,10 +101,10 @@ class Store:
         """
         ref = self.aliases.expand(refs.parse(text))
         if ref.kind == "path":
-            return self._at_path(ref)
+            return at_path(ref)
         stored = self.models()
         found = self._named(ref, stored)
-        text = _words(ref, text)
+        text = matching.words(ref, text)
         if len(found) == 1:
             return found[0]
         if found:
@@ -162,7 +121,7 @@ class Store:
         """
         problem: ModelNotFound | None = None
         ref = refs.parse(text)
-        text = _words(ref, text)
+        text = matching.words(ref, text)
         try:
             if model := self.find(ref):
                 return model
@@ -193,7 +152,7 @@ class Store:
         if model.manifest is None:
             return model.name
         among = self.models() if among is None else among
-        names = _names(model.name, model.manifest)
+        names = matching.names(model.name, model.manifest)
         for name in names:
             try:
                 if [found.folder for found in self._named(refs.parse(name), among)] == [model.folder]:
@@ -264,7 +223,7 @@ class Store:
             return
         for record in model.manifest.files:
             path = self.file_path(record)
-            if not _exists(path):
+            if not file_exists(path):
                 raise ModelNotFound(
                     f"{self.shown_name(model)} is gone: {path} was removed by another program",
                     ref=model.name,
@@ -277,7 +236,7 @@ class Store:
                     raise MalformedFile(path, f"it has {size} bytes instead of {record.size_bytes}", hint=hint)
                 actual = sha256_of(path, sink=sink)
             except OSError as error:
-                raise _read_error(error, path) from error
+                raise read_error(error, path) from error
             if actual != record.sha256:
                 raise ChecksumMismatch(
                     f"{path.name} is damaged: its sha256 is not the recorded one",
@@ -336,7 +295,7 @@ class Store:
 
         def note(error: OSError) -> None:
             if error.filename == str(top) and not isinstance(error, FileNotFoundError):
-                raise _read_error(error, top) from error
+                raise read_error(error, top) from error
             locked.append(Path(error.filename))
 
         for folder, folders, files in os.walk(top, onerror=note):
@@ -352,164 +311,25 @@ class Store:
             with suppress(OwmError):
                 if model := self.at(path.parent):
                     stored.append(model)
-        newest = {model.label: model for model in reversed(_of_source(ref, stored)) if not model.is_gone}
+        newest = {model.label: model for model in reversed(matching.of_source(ref, stored)) if not model.is_gone}
         if not newest:
             return None
-        labels: list[quants.Variant[_Entry]] = [quants.Variant(label or "", ()) for label in newest]
+        labels: list[quants.Variant[Entry]] = [quants.Variant(label or "", ()) for label in newest]
         return newest[quants.choose(labels, None, where=str(ref)).label]
 
     def _named(self, ref: ModelRef, stored: Sequence[StoredModel]) -> list[StoredModel]:
         """Return all of `stored` that `ref` could mean."""
-        return [model for wanted in self.candidates(ref) for model in _of_source(wanted, stored)]
+        return [model for wanted in self.candidates(ref) for model in matching.of_source(wanted, stored)]
 
     def _refuse_unreadable(self, ref: ModelRef) -> None:
         """Raise what keeps a stored model from being read, rather than have it pulled over or called not stored."""
         for wanted in self.candidates(ref):
             for path in self._manifests(wanted.kind):
-                if _lies_where(path.parent, self.home / "models" / wanted.kind, wanted):
+                if matching.lies_where(path.parent, self.home / "models" / wanted.kind, wanted):
                     with suppress(Damaged):  # is mended by a pull
                         self.at(path.parent)
-
-    def _at_path(self, ref: ModelRef) -> StoredModel:
-        try:
-            path = Path(ref.name).expanduser()
-            is_folder, exists = path.is_dir(), path.exists()
-        except PermissionError as error:
-            raise _read_error(error, path) from error
-        except (OSError, RuntimeError) as error:  # too long, not to be looked into, or no such user's home
-            raise ModelNotFound(f"no such file: {ref.name}", ref=ref.name, hint="check the path") from error
-        if is_folder:
-            found = quants.variants(_listing(path))
-            if not found:
-                raise ModelNotFound(f"no GGUF file in {ref.name}", ref=ref.name, hint="name a .gguf file")
-            if len(found) > 1:
-                listing = ", ".join(file.path for variant in found for file in variant.files[:1])
-                raise ModelNotFound(f"{ref.name} holds several models", ref=ref.name, hint=f"name one: {listing}")
-            return StoredModel(ref.name, found[0].label, tuple(path / file.path for file in found[0].files))
-        if not exists:
-            raise ModelNotFound(
-                f"no such file: {ref.name}",
-                ref=ref.name,
-                hint="a Hub repo is written `owner/repo`, a path as it is on disk",
-            )
-        files = [path]
-        if shard := _SHARD.search(path.name):
-            stem, count = path.name[: shard.start()], int(shard[2])
-            files = [path.with_name(f"{stem}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
-            missing = [file.name for file in files if not file.exists()]
-            if missing:
-                raise MalformedFile(path, f"its part {missing[0]} is missing", hint="all parts must lie in one folder")
-        return StoredModel(ref.name, quants.label_of(path.name), tuple(files))
 
     def _remove_empty_parents(self, folder: Path) -> None:
         while folder != self.home and folder.is_relative_to(self.home) and not any(folder.iterdir()):
             folder.rmdir()
             folder = folder.parent
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    path: str
-    size_bytes: int | None
-
-
-def _listing(folder: Path) -> list[_Entry]:
-    try:
-        return [_Entry(entry.name, entry.stat().st_size) for entry in folder.iterdir() if entry.is_file()]
-    except OSError as error:
-        raise _read_error(error, folder) from error
-
-
-def _exists(path: Path) -> bool:
-    """Tell whether a file is there; one that may not be looked at is not known to be gone."""
-    try:
-        return path.exists()
-    except OSError:
-        return True
-
-
-def _read_error(error: OSError, path: Path) -> StoreError:
-    return StoreError(f"cannot read {path}: {error.strerror or error}", hint="look at its permissions")
-
-
-def _words(ref: ModelRef, text: str) -> str:
-    """Return what the user typed, without what an address may hide."""
-    return str(ref) if ref.kind == "url" else text
-
-
-def _names(short: str, stored: Manifest) -> list[str]:
-    """Return texts that name a stored model, the shortest first; the last ones are the most exact."""
-    of = refs.parse(stored.ref)
-    exact = [stored.ref] if of.kind == "url" else [f"{stored.ref}:{stored.label}"]
-    if of.kind == "pypi":
-        exact = [stored.ref, f"{replace(of, revision=stored.commit)}"]
-    if of.kind == "hub":
-        file = _path_in_repo(stored.files[0])
-        at_commit = replace(of, revision=stored.commit)
-        exact += [f"{stored.ref}:{file}", f"{at_commit}:{stored.label}", f"{at_commit}:{file}"]
-    return exact if short == stored.ref else [f"{short}:{stored.label}", *exact]
-
-
-def _path_in_repo(record: manifest.FileRecord) -> str:
-    parts = PurePosixPath(record.path).parts
-    return "/".join(parts[3:] if record.root == "hub" else parts[-1:])  # after models--owner--repo/snapshots/<commit>
-
-
-def _of_source(ref: ModelRef, stored: Sequence[StoredModel]) -> list[StoredModel]:
-    """Return those of one repo, package or address, in the quant that `ref` asks for, newest first."""
-    found = [model for model in stored if model.manifest and _matches(model.manifest, ref)]
-    same = [model for model in found if model.manifest and refs.parse(model.manifest.ref).revision == ref.revision]
-    found = sorted(same or found, key=lambda m: m.manifest.created_at if m.manifest else "", reverse=True)
-    if ref.quant is None:
-        return found
-    wanted = ref.quant.lower()
-    exact = [m for m in found if m.label and m.label.lower() == wanted]
-    return exact or [m for m in found if m.label and re.sub(r"^(ud|i1)-", "", m.label.lower()) == wanted]
-
-
-def _matches(stored: Manifest, ref: ModelRef) -> bool:
-    of = refs.parse(stored.ref)
-    if of.kind != ref.kind:
-        return False
-    if ref.kind == "url":
-        return (of.name, of.revision) == (ref.name, ref.revision)
-    # The Hub takes names in any case, and a renamed repo by its old name; `stored.name` is what it goes by now.
-    if ref.name.lower() not in (of.name.lower(), stored.name.lower()):
-        return False
-    if ref.file is not None and all(_path_in_repo(file) != ref.file for file in stored.files):
-        return False
-    if ref.revision is None:
-        return True
-    if ref.revision in (stored.revision, of.revision):
-        return True
-    return bool(re.fullmatch(r"[0-9a-f]{7,40}", ref.revision)) and (stored.commit or "").startswith(ref.revision)
-
-
-def _lies_where(folder: Path, top: Path, ref: ModelRef) -> bool:
-    """Tell by its place alone whether a model could be the one that `ref` names."""
-    parts = folder.relative_to(top).parts
-    if len(parts) < 3:
-        return False
-    *name, revision, label = parts
-    if ref.kind == "url":
-        return revision == (ref.revision or refs.hash_of(ref.name))
-    if [part.lower() for part in name] != [safe_component(part).lower() for part in ref.name.split("/")]:
-        return False
-    return ref.quant is None or safe_component(ref.quant).lower() == label.lower()
-
-
-def sha256_of(path: Path, *, sink: Sink = ignore) -> str:
-    """Hash a file, reporting progress in bytes."""
-    import time
-
-    began = time.monotonic()
-    hasher = hashlib.sha256()
-    done = 0
-    with open(path, "rb", buffering=0) as file:
-        sink(Started(path.name, os.fstat(file.fileno()).st_size, "bytes"))
-        while chunk := file.read(1 << 22):
-            hasher.update(chunk)
-            done += len(chunk)
-            sink(Advanced(path.name, done))
-    sink(Finished(path.name, time.monotonic() - began))
-    return hasher.hexdigest()

@@ -22,8 +22,9 @@ from owm.errors import (
 from owm.events import Sink, Warned, ignore
 from owm.store import catalog, manifest, quants
 from owm.store.download import write_error
-from owm.store.local import Store, StoredModel
+from owm.store.local import Store
 from owm.store.manifest import FileRecord, Manifest, ModelFacts
+from owm.store.model import StoredModel
 from owm.store.quants import Variant
 from owm.store.refs import ModelRef
 from owm.store.sources.base import Offer, RemoteFile, Source

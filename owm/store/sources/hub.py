@@ -153,7 +153,7 @@ class HubSource:
 
     def _sha256_of_whole(self, blob: Path, file: RemoteFile, size: int | None) -> str | None:
         """Return the sha256 of a blob that another program put there, None (and no blob) if it is damaged."""
-        from owm.store.local import sha256_of
+        from owm.store.digest import sha256_of
 
         if size is None or blob.stat().st_size == size:
             actual = sha256_of(blob)

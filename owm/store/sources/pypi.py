@@ -26,8 +26,8 @@ from owm.errors import (
 )
 from owm.events import Advanced, Finished, Sink, Started
 from owm.store import catalog, quants
+from owm.store.digest import sha256_of
 from owm.store.download import write_error
-from owm.store.local import sha256_of
 from owm.store.manifest import sync_folder
 from owm.store.names import check_repo_path, safe_gguf_name
 from owm.store.refs import ModelRef

@@ -26,7 +26,8 @@ from owm.errors import (
 from owm.events import Advanced, Event, Warned
 from owm.store import download as engine
 from owm.store import pull, sources
-from owm.store.local import Store, StoredModel
+from owm.store.local import Store
+from owm.store.model import StoredModel
 from owm.store.refs import parse
 from owm.store.sources.hub import remove_files
 from support.facts import inspect, model_bytes

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from owm.errors import ChecksumMismatch, Damaged, MalformedFile, ModelNotFound, OwmError, StoreError, UsageError
 from owm.events import Advanced, Event, Finished, Started
 from owm.store import manifest
-from owm.store.local import Store, StoredModel, sha256_of
+from owm.store.digest import sha256_of
+from owm.store.local import Store
+from owm.store.model import StoredModel
 from owm.store.refs import parse
 from support.run import finish, run, start
 from support.stored import put_model

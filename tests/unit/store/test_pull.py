@@ -24,8 +24,9 @@ from owm.errors import (
 from owm.events import Event, Warned
 from owm.store import download as engine
 from owm.store import pull
-from owm.store.local import Store, StoredModel
+from owm.store.local import Store
 from owm.store.manifest import ModelFacts
+from owm.store.model import StoredModel
 from owm.store.refs import parse
 from support.facts import inspect, model_bytes
 from support.hub_server import HubServer, Repo, refused_endpoint

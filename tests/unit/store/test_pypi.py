@@ -20,7 +20,8 @@ from owm.errors import (
 from owm.events import Advanced, Event
 from owm.store import catalog, pull, sources
 from owm.store.catalog import WheelPin
-from owm.store.local import Store, StoredModel
+from owm.store.local import Store
+from owm.store.model import StoredModel
 from owm.store.refs import parse
 from support.facts import inspect, model_bytes
 from support.hub_server import HubServer, refused_endpoint, silent_listener
