@@ -30,6 +30,8 @@ _logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_in
     ("llama_get_logits_ith", c.llama_cpp._lib)
 )
 
+_NEVER = np.float32("-inf")
+
 _log_lines: deque[str] = deque(maxlen=200)
 _log: Callable[[str], None] | None = None
 _last_level = 0
@@ -357,8 +359,8 @@ class Sampler:
         """Draw the next token from the logits of the batch's token `index`, and remember it."""
         if self._is_plain_greedy:
             logits = context.logits(index)
-            if self._banned:
-                logits[self._banned] = -np.inf
+            for token in self._banned:
+                logits[token] = _NEVER
             return int(logits.argmax())
         return int(c.llama_sampler_sample(self.pointer, context.pointer, index))
 
