@@ -192,9 +192,9 @@ def test_a_reader_that_leaves_ends_it_quietly(model: str) -> None:
 
 def test_ctrl_c_keeps_what_was_printed_and_ends_with_130(smollm2_path: Path) -> None:
     with Terminal(["run", str(smollm2_path), "Why is the sky blue?", "--temp", "0", "--ignore-eos"]) as terminal:
-        terminal.wait_for("Rayleigh")
+        terminal.wait_for("Rayleigh", timeout=60)
         terminal.interrupt()
-        assert terminal.wait_for_end(timeout=20) == 130
+        assert terminal.wait_for_end(timeout=60) == 130
         assert "Traceback" not in terminal.text()
         assert terminal.text().startswith("The sky is blue")
 
@@ -208,8 +208,8 @@ def test_ctrl_c_in_a_long_prefill_is_quick(smollm2_path: Path) -> None:
     assert process.poll() is None, "the prefill should still be running"
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=20)
-    assert time.monotonic() - began < 3
+    stdout, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10  # the whole of it would take half a minute
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert '"finish_reason": "cancelled"' in stdout
