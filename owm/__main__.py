@@ -1,11 +1,15 @@
 """Entry point of `owm` and `python -m owm`."""
 
 import os
+import signal
 import sys
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # While modules are imported, Ctrl-C simply ends the program; the command line takes it over when it is there.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_missing_streams()
     try:
         if sys.argv[1:] == ["--version"]:
@@ -17,8 +21,6 @@ def main() -> None:
         from owm.cli.app import main as run
 
         sys.exit(run(sys.argv[1:]))
-    except KeyboardInterrupt:  # while still importing: later ones are handled where they come
-        sys.exit(130)
     except BrokenPipeError:
         os._exit(0)
     except OSError as error:

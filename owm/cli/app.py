@@ -6,6 +6,7 @@ completion stay as quick as Typer itself.
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,8 +65,11 @@ def build(argv: Sequence[str]) -> typer.Typer:
 def main(argv: Sequence[str]) -> int:
     """Run one command line; return its exit code."""
     speak_utf8()
+    app = build(_completed_words() or argv)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        result = build(_completed_words() or argv)(args=list(argv), prog_name="owm", standalone_mode=False)
+        result = app(args=list(argv), prog_name="owm", standalone_mode=False)
     except OwmError as error:
         return report(error)
     except typer.Abort:

@@ -256,8 +256,9 @@ def test_ctrl_c_at_start_up_is_130_without_a_traceback() -> None:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         done = finish(process)
-        assert done.exit_code in (0, 130, -signal.SIGINT)  # Python itself had not begun, or it was over
-        assert "owm/cli" not in done.stderr
+        assert done.exit_code in (0, 130, -signal.SIGINT)  # it was over; it had begun; it had not
+        if done.exit_code == 130:
+            assert "Traceback" not in done.stderr
 
 
 def test_the_log_of_llama_cannot_steer_a_terminal(tmp_path: Path) -> None:
