@@ -19,7 +19,7 @@ attributes for programs. Exit codes belong to the command line (`owm/cli/failure
     │   ├── NotEnoughDisk
     │   └── NotEnoughMemory
     ├── Damaged                          the bytes are not what they claim to be
-    │   ├── MalformedFile                not a GGUF, truncated, impossible sizes
+    │   ├── MalformedFile                not of its format, truncated, impossible sizes
     │   ├── ChecksumMismatch
     │   └── TemplateError                the model's chat template fails or does what no template should
     ├── StoreError                       the store cannot be read or written
@@ -123,10 +123,11 @@ class Damaged(OwmError):
 class MalformedFile(Damaged):
     """A file breaks its format: wrong magic, truncated, impossible sizes."""
 
-    def __init__(self, path: Path, cause: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{path.name} is not a usable GGUF file: {cause}", hint=hint)
+    def __init__(self, path: Path, cause: str, *, kind: str = "GGUF", hint: str | None = None) -> None:
+        super().__init__(f"{path.name} is not a usable {kind} file: {cause}", hint=hint)
         self.path = path
         self.cause = cause
+        self.kind = kind
 
 
 class ChecksumMismatch(Damaged):

@@ -32,6 +32,7 @@ class Command:
 COMMANDS = {
     "run": Command("run", "Answer a prompt: from the argument, from a pipe, or both."),
     "pull": Command("pull", "Fetch models into the store."),
+    "convert": Command("convert", "Make a model file (GGUF) from a checkpoint: a folder, or a repo with safetensors."),
     "list": Command("listing", "List the stored models."),
     "ls": Command("listing", "List the stored models.", is_hidden=True),
     "show": Command("show", "Show what is known of a stored model."),

@@ -1,5 +1,6 @@
 """Every option and argument of the commands, each declared once. Flags are llama.cpp's where it has one."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -165,4 +166,52 @@ GpuLayersOpt = Annotated[
 ]
 StatsOpt = Annotated[
     bool, typer.Option("--stats", help="Say load time, rates and memory on stderr.", rich_help_panel=OUTPUT)
+]
+
+CheckpointArg = Annotated[
+    str | None,
+    typer.Argument(metavar="SOURCE", help="A checkpoint's folder, or `owner/repo[@REV]`.", show_default=False),
+]
+OutputOpt = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write.", show_default=False)
+]
+ConvertTypeOpt = Annotated[
+    str, typer.Option("--type", metavar="TYPE", help="`f32`, `f16`, `bf16`, or `auto`: the checkpoint's own.")
+]
+SplitMaxSizeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--split-max-size",
+        metavar="SIZE",
+        help="Write several files of at most this size (`4GiB`).",
+        show_default=False,
+    ),
+]
+PreOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--pre",
+        metavar="NAME",
+        help="llama.cpp's name of the pre-tokenizer, if it is not recognized.",
+        show_default=False,
+    ),
+]
+LoraOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--lora", metavar="DIR", help="Convert this adapter (PEFT) of the checkpoint instead.", show_default=False
+    ),
+]
+BaseOpt = Annotated[
+    str | None,
+    typer.Option("--base", metavar="REF", help="The checkpoint that `--lora` adapts.", show_default=False),
+]
+WithConverterOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--with-converter",
+        metavar="DIR",
+        help="Run the converter of this llama.cpp checkout, for architectures that owm does not convert.",
+        show_default=False,
+    ),
 ]

@@ -16,13 +16,15 @@ def command(
     """Fetch models into the store.
 
     Size and licence are said first. A download that was cut off, or killed, goes on where it stopped when the same
-    command is run again. Without a quant, Q4_K_M is taken where there is one.
+    command is run again. Without a quant, Q4_K_M is taken where there is one. A repo that has only its original weights
+    (safetensors) is converted in their own type.
     """
     from owm.cli.fetching import describe, pull_planned
     from owm.cli.listing import record
     from owm.cli.progress import progress
     from owm.library import open_store, plan_pull
     from owm.store import refs
+    from owm.store.checkpoint import CheckpointPlan
     from owm.units import format_bytes
 
     out = Output(json, quiet, verbose)
@@ -35,10 +37,8 @@ def command(
             with progress(out) as sink:
                 plan = plan_pull(ref, store=store, sink=sink)
             if dry_run:
-                files = [
-                    {"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256}
-                    for file in plan.variant.files
-                ]
+                coming = plan.files if isinstance(plan, CheckpointPlan) else plan.variant.files
+                files = [{"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in coming]
                 results.append(
                     {
                         "name": plan.name,
@@ -48,11 +48,13 @@ def command(
                         "is_gated": plan.offer.gated,
                         "size_bytes": plan.size_bytes,
                         "files": files,
+                        "is_checkpoint": isinstance(plan, CheckpointPlan),
                         "is_stored": False,
                     }
                 )
                 if not json:
-                    out.data(None, lines=[f"would pull {describe(plan)}"])
+                    then = ", and convert them" if isinstance(plan, CheckpointPlan) else ""
+                    out.data(None, lines=[f"would pull {describe(plan)}{then}"])
                 continue
             stored = pull_planned(plan, out, store)
             out.note(f"stored {store.shown_name(stored)} ({format_bytes(stored.size_bytes)})")

@@ -104,8 +104,8 @@ class SamplerSettings:
 class Model:
     """A loaded model: its weights and its vocabulary."""
 
-    def __init__(self, path: Path, *, n_gpu_layers: int, use_mmap: bool = True) -> None:
-        """Load a model file.
+    def __init__(self, path: Path, *, n_gpu_layers: int, use_mmap: bool = True, has_weights: bool = True) -> None:
+        """Load a model file; without weights only its header is read and checked, and text can be tokenized.
 
         Raises:
             EngineError: llama.cpp does not take it; the message has its reason.
@@ -114,7 +114,8 @@ class Model:
         _log_lines.clear()
         params = c.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
-        params.load_mode = c.LLAMA_LOAD_MODE_AUTO if use_mmap else c.LLAMA_LOAD_MODE_NONE
+        params.load_mode = c.LLAMA_LOAD_MODE_AUTO if use_mmap and has_weights else c.LLAMA_LOAD_MODE_NONE
+        params.no_alloc = not has_weights
         self.pointer = c.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
             complaint = _complaint()

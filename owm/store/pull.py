@@ -1,7 +1,6 @@
 """Pulling: a plan from headers alone, then bytes, then a manifest. Nothing is a model before it has one."""
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ from owm.errors import (
     MalformedFile,
     ModelNotFound,
     NetworkError,
-    NotEnoughDisk,
     NotFound,
     NoUsableFile,
     OwmError,
@@ -20,7 +18,8 @@ from owm.errors import (
     SourceUnreachable,
 )
 from owm.events import Sink, Warned, ignore
-from owm.store import catalog, manifest, quants
+from owm.store import catalog, checkpoint, manifest, quants
+from owm.store.checkpoint import CheckpointPlan, is_checkpoint
 from owm.store.download import write_error
 from owm.store.local import Store
 from owm.store.manifest import FileRecord, Manifest, ModelFacts
@@ -29,11 +28,10 @@ from owm.store.quants import Variant
 from owm.store.refs import ModelRef
 from owm.store.sources.base import Offer, RemoteFile, Source
 from owm.store.sources.registry import source_for
-from owm.units import format_bytes
+from owm.store.space import check_space
 
 FALLBACK_SECONDS = 4.0  # to reach a source when there is another to fall back to
 PATIENT_SECONDS = 10.0  # to reach the only source there is
-RESERVE_BYTES = 64 << 20  # left free on the disk
 
 _PUBLISHED_SO = "it was published so, nothing was kept; take another file or repo"
 
@@ -68,10 +66,14 @@ class PullPlan:
         return self.offer.licence or catalog.load().licence_of(self.offer.ref)
 
 
-def plan(ref: ModelRef, store: Store, *, sink: Sink = ignore) -> PullPlan:
+def plan(
+    ref: ModelRef, store: Store, *, wants_checkpoint: bool = False, sink: Sink = ignore
+) -> PullPlan | CheckpointPlan:
     """Find out what a reference means at its source, and where it will be stored.
 
-    The sources of a short name are tried in order; a source that cannot be reached is said in one `Warned` event.
+    A repo without model files but with original weights gives a `CheckpointPlan`, for the caller to have converted;
+    with `wants_checkpoint`, a repo with both does so too. The sources of a short name are tried in order; a source that
+    cannot be reached is said in one `Warned` event.
 
     Raises:
         ModelNotFound, QuantNotFound, NoUsableFile, SourceUnreachable, AccessDenied, Unsupported.
@@ -86,6 +88,8 @@ def plan(ref: ModelRef, store: Store, *, sink: Sink = ignore) -> PullPlan:
         source = source_for(wanted, store)
         try:
             offer = source.offer(wanted, deadline=FALLBACK_SECONDS if later else PATIENT_SECONDS)
+            if wants_checkpoint or (wanted.file is None and not quants.variants(offer.files) and is_checkpoint(offer)):
+                return checkpoint.plan(ref, offer, source, wanted.quant)
             return _plan(ref, wanted, offer, source, store)
         except (NetworkError, NotFound, NoUsableFile) as problem:
             if isinstance(problem, SourceUnreachable):
@@ -176,14 +180,15 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
         try:
             facts.append(inspect(path))
         except MalformedFile as error:
-            raise MalformedFile(Path(name), error.cause, hint=error.hint or _PUBLISHED_SO) from error
+            raise MalformedFile(Path(name), error.cause, hint=error.hint or _PUBLISHED_SO, kind=error.kind) from error
 
     with store.lock(plan.folder, on_wait=say_waiting):
         if stored := _already_here(plan, store):
             return stored
         try:
             plan.folder.mkdir(parents=True, exist_ok=True)
-            _check_space(plan)
+            if plan.size_bytes is not None:
+                check_space(plan.name, plan.source, plan.offer, plan.variant.files, plan.folder)
         except OSError as error:
             raise write_error(error, plan.folder) from error
         fetched = plan.source.fetch(plan.offer, plan.variant.files, plan.folder, check=check, sink=sink)
@@ -226,25 +231,6 @@ def _already_here(plan: PullPlan, store: Store) -> StoredModel | None:
     except Damaged:
         return None
     return model if model is not None and not model.is_gone else None
-
-
-def _check_space(plan: PullPlan) -> None:
-    if plan.size_bytes is None:
-        return
-    folder = plan.source.free_space_folder(plan.offer, plan.folder)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    missing = plan.size_bytes - plan.source.partial_bytes(plan.offer, plan.variant.files, plan.folder)
-    needed = missing + RESERVE_BYTES
-    if missing > 0 and needed > free:
-        raise NotEnoughDisk(
-            f"{plan.name} needs {format_bytes(needed)} ({format_bytes(RESERVE_BYTES)} of it to spare), "
-            f"{format_bytes(free)} are free on the disk of {folder}",
-            needed=needed,
-            free=free,
-            hint="free some space, take a smaller quant, or move the store (OWM_HOME, HF_HOME)",
-        )
 
 
 def _root_of(path: Path, store: Store) -> tuple[str, manifest.Root]:

@@ -394,8 +394,8 @@ class _CdnHandler(_Handler):
 
 
 def is_lfs(path: str) -> bool:
-    """Tell whether the Hub keeps a file in LFS: here, every GGUF."""
-    return path.lower().endswith(".gguf")
+    """Tell whether the Hub keeps a file in LFS: here, every GGUF and every safetensors file."""
+    return path.lower().endswith((".gguf", ".safetensors"))
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def tiny_gguf(
     """Return the bytes of a tiny model; see `write_tiny_gguf`."""
     n_ff, n_head, n_head_kv = 2 * n_embd, 4, 2
     head_dim = n_embd // n_head
-    tokens, kinds = _vocabulary()
+    tokens, kinds = vocabulary()
     keys: dict[str, Value] = {
         "general.name": "Tiny Llama of the tests",
         "general.license": "apache-2.0",
@@ -128,7 +128,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Value) -> None:
         writer.add_string(key, value)
 
 
-def _vocabulary() -> tuple[list[str], list[int]]:
+def vocabulary() -> tuple[list[str], list[int]]:
     """Return GPT-2's 256 byte symbols, the products of the merges, and the special tokens of ChatML."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in printable]

@@ -1,0 +1,1 @@
+"""A checkpoint as published, to a GGUF file: what changes and what stays."""

@@ -1,0 +1,73 @@
+"""What a model file says about itself under `general.*`: name, author, licence, languages, from the model card.
+
+gguf-py reads the card and guesses sizes and versions from the name; that work is its own.
+"""
+
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from owm.formats.gguf_writer import I32, U64, Value
+
+
+class CardProblem(Exception):
+    """The model card cannot be read; the model can be converted without."""
+
+
+def read_facts(
+    folder: Path,
+    name: str | None,
+    n_params: tuple[int, int, int, int],
+    architecture: str,
+    *,
+    kind: str = "model",
+) -> dict[str, Value]:
+    """Return the `general.*` keys.
+
+    Args:
+        name: the model's name, where the folder's is none (without a slash).
+        n_params: all weights, those outside experts, those of one expert's worth, number of experts (gguf-py's count;
+            the first is negative for an adapter).
+        kind: `model` or `adapter`.
+
+    Raises:
+        CardProblem: the README.md, or another file that gguf-py reads, is malformed.
+    """
+    import gguf
+
+    logging.getLogger("gguf").setLevel(logging.CRITICAL)
+    total, shared, expert, count = n_params
+    writer = gguf.GGUFWriter(path=None, arch=architecture)
+    try:
+        with TemporaryDirectory(prefix="owm-") as temporary:
+            # The folder's name is one of the things that gguf-py reads; a commit's hash says nothing.
+            named = folder.resolve() if name is None else Path(temporary, name)
+            if name is not None:
+                named.symlink_to(folder.resolve())
+            metadata = gguf.Metadata.load(None, named, None, total)
+        if metadata.name is None:
+            metadata.name = named.name
+        if metadata.size_label is None and total > 0:
+            metadata.size_label = gguf.size_label(total, shared, expert, count)
+        writer.add_type(kind)
+        metadata.set_gguf_meta_model(writer)
+    except Exception as error:  # a stranger's file in another's parser: any failure is the file's
+        raise CardProblem(f"{type(error).__name__}: {error}") from error
+    return {key: _value(entry) for key, entry in writer.kv_data[0].items()}
+
+
+def plain_facts(folder: Path, name: str | None, architecture: str, *, kind: str = "model") -> dict[str, Value]:
+    """Return the least that a model file should say, for a checkpoint whose card cannot be read."""
+    return {"general.architecture": architecture, "general.type": kind, "general.name": name or folder.name}
+
+
+def _value(entry: Any) -> Value:
+    import gguf
+
+    if entry.type == gguf.GGUFValueType.INT32:
+        return I32(entry.value)
+    if entry.type == gguf.GGUFValueType.UINT64:
+        return U64(entry.value)
+    value: Value = entry.value
+    return value
