@@ -1,19 +1,17 @@
-"""The one streaming writer: rows are read, transformed and encoded in worker threads and written where they belong.
+"""The one streaming writer: rows are read, transformed and encoded in worker threads and written in order.
 
 The file grows under `NAME.incomplete` and takes its name when it is whole, on disk and has passed the check that its
-maker wants. A journal beside it notes which tensors are on disk, so that the same plan, started again after a kill,
-goes on from there.
+maker wants. A journal beside it notes up to where the bytes are on disk, so that the same plan, started again after a
+kill, goes on from there.
 """
 
-import hashlib
 import json
 import os
 import shutil
-import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,13 +21,16 @@ import numpy as np
 from owm.errors import NotEnoughDisk
 from owm.events import Advanced, Finished, Sink, Started, Warned, ignore
 from owm.pipeline.plan import Plan, PlannedFile, PlannedTensor
-from owm.pipeline.rows import row_bytes
+from owm.pipeline.rows import Array, row_bytes
+from owm.pipeline.stream import Stream
 from owm.pipeline.values import count_not_finite, encode
 from owm.store.download import write_error
+from owm.store.manifest import sync_folder
 from owm.units import format_bytes
 
-BLOCK_BYTES = 8 << 20  # of source rows that a worker holds at once
-SYNC_SECONDS = 1.0  # between two flushes to disk, after which finished tensors are journalled
+BLOCK_BYTES = 4 << 20  # of rows that a worker holds at once
+N_AHEAD = 8  # blocks in work or waiting to be written
+SYNC_SECONDS = 1.0  # between two flushes to disk, after which the journal is brought up to date
 RESERVE_BYTES = 64 << 20  # left free on the disk
 
 
@@ -41,11 +42,21 @@ class Verify(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A finished file."""
+    """A finished file; `sha256` is empty if it was not asked for."""
 
     path: Path
     size_bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Rows of a tensor, encoded, and what was wrong with them."""
+
+    tensor: PlannedTensor
+    raw: Array
+    n_not_finite: int
+    n_too_large: int
 
 
 def write(
@@ -65,7 +76,7 @@ def write(
         n_threads: workers, default one a core.
         verify: called now and then (`wait=False`) and at the end (`wait=True`), before anything takes its name; raises
             if nothing may.
-        digest: whether the sha256 of the files is wanted (it is read back from memory, at 1 to 2 GB/s).
+        digest: whether the sha256 of the files is wanted.
 
     Raises:
         NotEnoughDisk, StoreError: the disk is full or cannot be written; what is written is kept for another try.
@@ -73,16 +84,16 @@ def write(
     """
     began = time.perf_counter()
     files = [_File(planned, path, plan.digest()) for planned, path in zip(plan.files, paths, strict=True)]
+    progress = _Progress(stage, verify, sink)
+    written: list[Written] = []
     try:
         _check_space(files)
-        for file in files:
-            file.open()
-        done = sum(file.n_bytes_done for file in files)
         sink(Started(stage, plan.n_bytes, "bytes"))
-        sink(Advanced(stage, done))
-        _write_tensors(files, n_threads or os.cpu_count() or 1, stage, done, verify, sink)
+        with ThreadPoolExecutor(n_threads or os.cpu_count() or 1, thread_name_prefix="owm-rows") as pool:
+            written += [
+                Written(file.path, file.planned.n_bytes, file.write(pool, progress, digest=digest)) for file in files
+            ]
         verify(wait=True)
-        written = [file.finish(digest=digest) for file in files]
         for file in files:
             file.publish()
     except OSError as error:
@@ -92,9 +103,7 @@ def write(
             for file in files:
                 file.discard()
         raise
-    finally:
-        for file in files:
-            file.close()
+    progress.warn()
     sink(Finished(stage, time.perf_counter() - began))
     return written
 
@@ -113,202 +122,164 @@ def _check_space(files: Sequence["_File"]) -> None:
         )
 
 
-def _write_tensors(files: Sequence["_File"], n_threads: int, stage: str, done: int, verify: Verify, sink: Sink) -> None:
-    """Keep every worker busy with a block, report, and flush now and then."""
-    blocks = (
-        (file, index, *block) for file in files for index in file.missing() for block in _blocks(file.tensor(index))
-    )
-    pending: dict[Future[_Block], _File] = {}
-    bad: Counter[str] = Counter()
-    too_large: Counter[str] = Counter()
-    synced = time.monotonic()
-    with ThreadPoolExecutor(n_threads, thread_name_prefix="owm-write") as pool:
-        try:
-            while True:
-                while len(pending) < 2 * n_threads and (following := next(blocks, None)):
-                    file, index, begin, end = following
-                    pending[pool.submit(file.write_block, index, begin, end)] = file
-                if not pending:
-                    break
-                finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    block, file = future.result(), pending.pop(future)
-                    done += block.n_bytes
-                    file.note(block)
-                    name = file.tensor(block.index).name
-                    bad[name] += block.n_not_finite
-                    too_large[name] += block.n_too_large
-                    sink(Advanced(stage, done, name))
-                verify(wait=False)
-                if time.monotonic() - synced > SYNC_SECONDS:
-                    for file in files:
-                        file.sync_in(pool)
-                    synced = time.monotonic()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    for name, count in (+bad).items():
-        sink(Warned(stage, f"{name} has {count} values that are infinite or not a number (NaN), as published"))
-    for name, count in (+too_large).items():
-        sink(Warned(stage, f"{name} has {count} values too large for F16, they became infinite; BF16 holds them"))
+class _Progress:
+    """What is told while files are written, and what was noticed in their values."""
 
+    def __init__(self, stage: str, verify: Verify, sink: Sink) -> None:
+        self._stage = stage
+        self._verify = verify
+        self._sink = sink
+        self._done = 0
+        self._not_finite: Counter[str] = Counter()
+        self._too_large: Counter[str] = Counter()
 
-def _blocks(tensor: PlannedTensor) -> list[tuple[int, int]]:
-    step = max(1, BLOCK_BYTES // max(1, row_bytes(tensor.rows)))
-    return [(begin, min(begin + step, tensor.n_rows)) for begin in range(0, tensor.n_rows, step)]
+    def advance(self, n_bytes: int, block: _Block | None = None) -> None:
+        """Count bytes of the file that need no more work."""
+        self._done += n_bytes
+        if block is not None:
+            self._not_finite[block.tensor.name] += block.n_not_finite
+            self._too_large[block.tensor.name] += block.n_too_large
+        self._sink(Advanced(self._stage, self._done, block.tensor.name if block else None))
+        self._verify(wait=False)
 
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """What became of some rows of a tensor."""
-
-    index: int
-    n_rows: int
-    n_bytes: int
-    n_not_finite: int
-    n_too_large: int
+    def warn(self) -> None:
+        """Tell of values that are no numbers."""
+        for name, count in (+self._not_finite).items():
+            text = f"{name} has {count} values that are infinite or not a number (NaN), as published"
+            self._sink(Warned(self._stage, text))
+        for name, count in (+self._too_large).items():
+            text = f"{name} has {count} values too large for F16, they became infinite; BF16 holds them"
+            self._sink(Warned(self._stage, text))
 
 
 class _File:
-    """One file on its way, its journal, and which of its tensors are finished."""
+    """One file on its way, and the journal of how far it has come."""
 
     def __init__(self, planned: PlannedFile, path: Path, digest: str) -> None:
         self.planned = planned
         self.path = path
-        self.incomplete = path.with_name(path.name + ".incomplete")
-        self.journal = path.with_name(path.name + ".incomplete.journal")
+        self._incomplete = path.with_name(path.name + ".incomplete")
+        self._journal = path.with_name(path.name + ".incomplete.journal")
         self._digest = digest
-        self._fd = -1
-        self._rows_left = [tensor.n_rows for tensor in planned.tensors]
-        self._on_disk: set[int] = set()
-        self._to_journal: list[int] = []
-        self._syncing: Future[None] | None = None
-        self._lock = threading.Lock()
-        # One write at a time: the system lets one thread into a file, and the others would spin.
-        self._writing = threading.Lock()
-
-    @property
-    def n_bytes_done(self) -> int:
-        """Bytes of the tensors that need not be written again, and of the header."""
-        return len(self.planned.header) + sum(self.tensor(index).n_bytes for index in self._on_disk)
-
-    def tensor(self, index: int) -> PlannedTensor:
-        """Return a tensor of this file."""
-        return self.planned.tensors[index]
 
     def n_bytes_on_disk(self) -> int:
         """Return how much of the disk an earlier try has taken already."""
         try:
-            found = self.incomplete.stat()
+            found = self._incomplete.stat()
         except FileNotFoundError:
             return 0
         return min(getattr(found, "st_blocks", 0) * 512, self.planned.n_bytes)
 
-    def open(self) -> None:
-        """Open the incomplete file, and take up what its journal says is done under the same plan."""
-        self._on_disk = self._read_journal()
-        fresh = not self._on_disk
-        self._fd = os.open(self.incomplete, os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fresh else 0), 0o666)
-        os.ftruncate(self._fd, self.planned.n_bytes)
-        _write_all(self._fd, self.planned.header, 0)
-        if fresh:
-            self.journal.write_text(json.dumps({"plan": self._digest}) + "\n", "utf-8")
+    def write(self, pool: ThreadPoolExecutor, progress: _Progress, *, digest: bool) -> str:
+        """Write what is missing and flush it; return the sha256 if it is wanted."""
+        first, position = self._resume()
+        if position == 0:
+            self._incomplete.unlink(missing_ok=True)
+            self._journal.write_text(json.dumps({"plan": self._digest}) + "\n", "utf-8")
+        stream = Stream(self._incomplete, self.planned.n_bytes, position=position, digest=digest)
+        try:
+            if position == 0:
+                stream.append(memoryview(self.planned.header))
+                position = len(self.planned.header)
+            progress.advance(position)
+            self._write_tensors(stream, first, position, pool, progress)
+            return stream.finish()
+        except KeyboardInterrupt:
+            self._sync(stream, stream.suspend())
+            raise
+        finally:
+            stream.close()
 
-    def missing(self) -> list[int]:
-        """Return the tensors still to be written."""
-        return [index for index in range(len(self.planned.tensors)) if index not in self._on_disk]
-
-    def write_block(self, index: int, begin: int, end: int) -> _Block:
-        """Read, encode and write some rows. Runs in a worker."""
-        tensor = self.tensor(index)
-        rows = tensor.rows.read(begin, end)
-        bad = count_not_finite(rows, tensor.rows.dtype)
-        made = encode(rows, tensor.rows.dtype, tensor.type_name)
-        raw = np.ascontiguousarray(made).view(np.uint8).reshape(-1)
-        assert len(raw) == (end - begin) * tensor.row_bytes, f"{tensor.name}: {len(raw)} bytes"
-        with self._writing:
-            _write_all(self._fd, raw.data, self.planned.offsets[index] + begin * tensor.row_bytes)
-        grown = count_not_finite(made, "F16") - bad if tensor.type_name == "F16" != tensor.rows.dtype else 0
-        return _Block(index, end - begin, len(raw), bad, max(grown, 0))
-
-    def note(self, block: _Block) -> None:
-        """Count rows; a tensor that is whole is journalled at the next flush."""
-        self._rows_left[block.index] -= block.n_rows
-        if self._rows_left[block.index] == 0:
-            with self._lock:
-                self._to_journal.append(block.index)
-
-    def sync_in(self, pool: ThreadPoolExecutor) -> None:
-        """Flush what is written so far beside the work that goes on, unless a flush is under way."""
-        if self._syncing is None or self._syncing.done():
-            if self._syncing is not None:
-                self._syncing.result()
-            self._syncing = pool.submit(self._sync)
-
-    def _sync(self) -> None:
-        with self._lock:
-            finished, self._to_journal = self._to_journal, []
-        _flush(self._fd)
-        if finished:
-            with open(self.journal, "a", encoding="utf-8") as journal:
-                journal.write("".join(f"{index}\n" for index in finished))
-
-    def finish(self, *, digest: bool) -> Written:
-        """Flush to disk; return what the file is."""
-        if self._syncing is not None:
-            self._syncing.result()
-        hashed = ThreadPoolExecutor(1).submit(_sha256, self.incomplete) if digest else None
-        os.fsync(self._fd)
-        return Written(self.path, self.planned.n_bytes, hashed.result() if hashed else "")
+    def _write_tensors(
+        self, stream: Stream, first: int, position: int, pool: ThreadPoolExecutor, progress: _Progress
+    ) -> None:
+        """Keep the workers some blocks ahead of the stream, which takes them in order."""
+        todo = self._blocks(first)
+        coming: deque[tuple[int, Future[_Block]]] = deque()
+        synced = time.monotonic()
+        syncing: Future[None] | None = None
+        try:
+            while True:
+                while len(coming) < N_AHEAD and (following := next(todo, None)):
+                    offset, tensor, begin, end = following
+                    coming.append((offset, pool.submit(_encode, tensor, begin, end)))
+                if not coming:
+                    break
+                offset, future = coming.popleft()
+                block = future.result()
+                gap = offset - position  # what aligns a tensor
+                stream.append(memoryview(bytes(gap)))
+                stream.append(block.raw.data)
+                position = offset + len(block.raw)
+                progress.advance(gap + len(block.raw), block)
+                if time.monotonic() - synced > SYNC_SECONDS and (syncing is None or syncing.done()):
+                    if syncing is not None:
+                        syncing.result()
+                    syncing = pool.submit(self._sync, stream, stream.watermark())
+                    synced = time.monotonic()
+            gap = self.planned.n_bytes - position
+            stream.append(memoryview(bytes(gap)))
+            progress.advance(gap)
+        finally:
+            for _, future in coming:
+                future.cancel()
+            wait(future for _, future in coming)
+            if syncing is not None:
+                wait([syncing])
 
     def publish(self) -> None:
         """Give the file its name."""
-        self.close()
-        os.replace(self.incomplete, self.path)
-        self.journal.unlink(missing_ok=True)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        os.replace(self._incomplete, self.path)
+        self._journal.unlink(missing_ok=True)
+        sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Remove what cannot become a file."""
-        self.close()
-        self.incomplete.unlink(missing_ok=True)
-        self.journal.unlink(missing_ok=True)
+        self._incomplete.unlink(missing_ok=True)
+        self._journal.unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    def _blocks(self, first: int) -> Iterator[tuple[int, PlannedTensor, int, int]]:
+        """Cut the tensors from `first` on into blocks of rows, each with its place in the file."""
+        for offset, tensor in list(zip(self.planned.offsets, self.planned.tensors, strict=True))[first:]:
+            step = max(1, BLOCK_BYTES // max(1, row_bytes(tensor.rows), tensor.row_bytes))
+            for begin in range(0, tensor.n_rows, step):
+                yield offset + begin * tensor.row_bytes, tensor, begin, min(begin + step, tensor.n_rows)
 
-    def _read_journal(self) -> set[int]:
-        """Return the tensors on disk, none if the journal is another plan's."""
+    def _sync(self, stream: Stream, watermark: int) -> None:
+        """Flush, then note how far the file has come."""
+        stream.flush()
+        with open(self._journal, "a", encoding="utf-8") as journal:
+            journal.write(f"{watermark}\n")
+
+    def _resume(self) -> tuple[int, int]:
+        """Return the first tensor to write and where it begins; 0 and 0 for a file that begins anew.
+
+        A journal of another plan does not count, nor a line without its end: the process died while it was written.
+        """
         try:
-            if self.incomplete.stat().st_size != self.planned.n_bytes:
-                return set()
-            first, *rest = self.journal.read_text("utf-8").splitlines(keepends=True)
+            if self._incomplete.stat().st_size != self.planned.n_bytes:
+                return 0, 0
+            first, *rest = self._journal.read_text("utf-8").splitlines(keepends=True)
             if json.loads(first) != {"plan": self._digest}:
-                return set()
-            # A line without its end was being written when the process died.
-            indexes = {int(line) for line in rest if line.endswith("\n") and line.strip().isdecimal()}
+                return 0, 0
+            lines = [int(line) for line in rest if line.endswith("\n") and line.strip().isdecimal()]
         except (OSError, ValueError):
-            return set()
-        return {index for index in indexes if index < len(self.planned.tensors)}
+            return 0, 0
+        watermark = max(lines, default=0)
+        placed = zip(self.planned.offsets, self.planned.tensors, strict=True)
+        ends = [offset + tensor.n_bytes for offset, tensor in placed]
+        index = next((index for index, end in enumerate(ends) if end > watermark), len(ends) - 1)
+        if watermark < len(self.planned.header) or not ends:
+            return 0, 0
+        return index, self.planned.offsets[index]
 
 
-def _write_all(fd: int, raw: bytes | memoryview, offset: int) -> None:
-    view, done = memoryview(raw), 0
-    while done < len(view):
-        done += os.pwrite(fd, view[done:], offset + done)
-
-
-def _flush(fd: int) -> None:
-    getattr(os, "fdatasync", os.fsync)(fd)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _encode(tensor: PlannedTensor, begin: int, end: int) -> _Block:
+    """Read and encode some rows. Runs in a worker."""
+    rows = tensor.rows.read(begin, end)
+    bad = count_not_finite(rows, tensor.rows.dtype)
+    made = encode(rows, tensor.rows.dtype, tensor.type_name)
+    raw = np.ascontiguousarray(made).view(np.uint8).reshape(-1)
+    assert len(raw) == (end - begin) * tensor.row_bytes, f"{tensor.name}: {len(raw)} bytes"
+    grown = count_not_finite(made, "F16") - bad if tensor.type_name == "F16" != tensor.rows.dtype else 0
+    return _Block(tensor, raw, bad, max(grown, 0))

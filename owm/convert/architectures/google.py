@@ -341,7 +341,13 @@ GEMMA3N = Architecture(
         "altup_active_idx": 0,
         "laurel_rank": 64,
     },
-    ignored=(*_IMAGES_AND_SOUND, "vocab_size_per_layer_input", "altup_coef_clip"),
+    ignored=(
+        *_IMAGES_AND_SOUND,
+        "vocab_size_per_layer_input",
+        "altup_coef_clip",
+        "altup_lr_multiplier",
+        "query_pre_attn_scalar",
+    ),
     is_tied=True,
     note="of a multimodal checkpoint the language model only; only the layout of the published sizes",
 )

@@ -50,6 +50,7 @@ GPT2 = Architecture(
         "add_cross_attention": (False, None),
     },
     defaults={"n_layer": 12, "n_embd": 768, "n_head": 12, "n_positions": 1024, "layer_norm_epsilon": 1e-5},
+    ignored=("n_special", "predict_special_tokens"),
     is_tied=True,
 )
 
@@ -137,6 +138,14 @@ def usual_yarn(config: Config) -> Mapping[str, Value | None]:
     return {}
 
 
+def rounded_yarn(config: Config) -> str | None:
+    """Return what llama.cpp does otherwise with gpt-oss's yarn."""
+    rope = config.rope()
+    if rope["rope_type"] != "yarn" or rope.get("truncate", True):
+        return None
+    return "llama.cpp rounds where yarn begins and ends to whole dimensions of a head, which gpt-oss does not"
+
+
 _EXPERTS = r"(model\.layers\.\d+\.mlp\.experts)"
 
 GPT_OSS = Architecture(
@@ -190,5 +199,6 @@ GPT_OSS = Architecture(
         },
     },
     ignored=("experts_per_token", "initial_context_length"),
-    note="llama.cpp rounds where yarn begins and ends to whole dimensions of a head, which gpt-oss does not",
+    note="llama.cpp rounds where yarn begins and ends to whole dimensions of a head; only the published yarn's betas",
+    warn=rounded_yarn,
 )

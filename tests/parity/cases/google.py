@@ -101,12 +101,16 @@ def nested_gemma3n(tensors: Tensors, config: Config) -> tuple[Tensors, Config]:
 
 
 def fill_altup(model: Any, generator: Any) -> None:
-    """Give the scale of corrections values around one: it is zero in a new model."""
+    """Give the scale of corrections values around one (it is zero in a new model), and keep 25 layers from chaos."""
     import torch
 
     for name, tensor in model.named_parameters():
         if name.endswith("correct_output_scale"):
             tensor.copy_(1 + 0.3 * torch.randn(tensor.shape, generator=generator))
+        elif name.endswith("_coefs.weight"):
+            tensor.mul_(0.1)
+        elif name.endswith(("q_norm.weight", "k_norm.weight")):
+            tensor.mul_(0.5)  # queries are not divided by the root of their width
 
 
 def fill_altup_like_llama(model: Any, generator: Any) -> None:
