@@ -1,5 +1,6 @@
 """`owm convert`: a published checkpoint to a model file."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +79,12 @@ def _convert(
 ) -> None:
     from owm.convert.conversion import execute, plan_folder
     from owm.library import open_store, plan_conversion
+    from owm.native.guard import Child
 
     options: dict[str, Any] = {"type_name": type_name, "pre": pre, "split_max_bytes": split_max_bytes}
     folder = Path(source).expanduser()
     if folder.is_dir():
-        planned = plan_folder(folder, **options)
+        make_plan = partial(plan_folder, folder, **options)
         name, own_name = str(folder), folder.resolve().name or "model"
     else:
         store = open_store()
@@ -93,10 +95,13 @@ def _convert(
             return _store(plan, store, options, out)
         from owm.cli.fetching import fetch_planned
 
-        planned = plan_conversion(plan, fetch_planned(plan, out, store), **options)
+        make_plan = partial(plan_conversion, plan, fetch_planned(plan, out, store), **options)
         name, own_name = plan.name, plan.offer.name.rpartition("/")[2]
-    own_name = f"{own_name}-{planned.label}"
-    write_planned(planned, partial(execute, planned), output, out, name=name, own_name=own_name, dry_run=dry_run)
+    with nullcontext() if dry_run else Child() as child:
+        planned = make_plan()
+        write = partial(execute, planned, child=child)
+        own_name = f"{own_name}-{planned.label}"
+        write_planned(planned, write, output, out, name=name, own_name=own_name, dry_run=dry_run)
     return None
 
 

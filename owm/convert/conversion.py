@@ -153,9 +153,13 @@ def execute(
     check: bool = True,
     n_threads: int | None = None,
     digest: bool = True,
+    child: guard.Child | None = None,
     sink: Sink = ignore,
 ) -> list[Written]:
     """Write a planned conversion to one path a file; llama.cpp checks the header meanwhile, in a process of its own.
+
+    Args:
+        child: that process, if it was started already.
 
     Raises:
         Damaged: llama.cpp does not take the file, or reads text otherwise than the checkpoint's own tokenizer.
@@ -171,7 +175,7 @@ def execute(
         sink(Warned(STAGE, warning))
     if not check:
         return writer.write(conversion.plan, paths, n_threads=n_threads, digest=digest, stage=STAGE, sink=sink)
-    with _checking(conversion, sink) as verify:
+    with child or guard.Child() as child, _checking(conversion, child, sink) as verify:
         return writer.write(
             conversion.plan, paths, n_threads=n_threads, digest=digest, verify=verify, stage=STAGE, sink=sink
         )
@@ -287,7 +291,7 @@ def _count(planned: Sequence[PlannedTensor]) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def _checking(conversion: Conversion, sink: Sink) -> Iterator[Verify]:
+def _checking(conversion: Conversion, child: guard.Child, sink: Sink) -> Iterator[Verify]:
     """Let llama.cpp read the header, with a hole for the weights, while they are being written."""
     planned = conversion.plan
     whole = planned.files[0] if len(planned.files) == 1 else make_plan(planned.metadata, planned.tensors).files[0]
@@ -298,7 +302,7 @@ def _checking(conversion: Conversion, sink: Sink) -> Iterator[Verify]:
             file.truncate(whole.n_bytes)
         source = conversion.vocabulary.files
         sample = tokenizer_check.sample_of(source) if conversion.vocabulary.takes_any_text else ()
-        actual: Future[guard.Loaded] = pool.submit(guard.load_header, path, sample)
+        actual: Future[guard.Loaded] = pool.submit(child.load_header, path, sample)
         expected = pool.submit(tokenizer_check.expected_ids, source, sample)
 
         def verify(*, wait: bool) -> None:

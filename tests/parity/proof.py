@@ -26,6 +26,7 @@ class Row:
 
     case: str
     hf: str
+    made_by: str | None = None  # the class of transformers that made it, if it is another
     files: str | None = None
     logits: str | None = None  # why there is no agreement
     min_cosine: float | None = None

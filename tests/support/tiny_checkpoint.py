@@ -123,7 +123,8 @@ def _arrays(config: Mapping[str, Any], seed: int) -> Arrays:
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> tuple[str, tuple[int, ...], bytes]:
-        return bf16((random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32))
+        few = random.standard_normal(min(rows * columns, 1 << 16)).astype(np.float32)  # again and again in a large one
+        return bf16(np.resize(few / np.sqrt(columns), (rows, columns)))
 
     n_embd, n_ff, n_vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     n_kv = n_embd // config["num_attention_heads"] * config["num_key_value_heads"]

@@ -23,7 +23,7 @@ from owm.errors import (
 )
 from owm.events import Event, Warned
 from owm.store import download as engine
-from owm.store import pull
+from owm.store import pull, space
 from owm.store.local import Store
 from owm.store.manifest import ModelFacts
 from owm.store.model import StoredModel
@@ -185,7 +185,7 @@ def test_too_little_room_is_said_before_the_first_byte(hub: HubServer, store: St
     assert plan.size_bytes == 1 << 60
     with pytest.raises(NotEnoughDisk, match=r"o/huge:Q8_0 needs .* TiB .*, .* are free on the disk of") as caught:
         pull.execute(plan, store, inspect=inspect)
-    assert caught.value.needed == (1 << 60) + pull.RESERVE_BYTES
+    assert caught.value.needed == (1 << 60) + space.RESERVE_BYTES
     assert "64.0 MiB of it to spare" in str(caught.value)
     assert 0 < caught.value.free < 1 << 60
     assert hub.transfers() == []
