@@ -5,10 +5,12 @@ Only safetensors are read. Pickles can run any code when they are opened, so the
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from owm import __version__
 from owm.errors import Damaged, MalformedFile, NotFound, Unsupported
 from owm.formats import safetensors
 from owm.pipeline.rows import DType, FileRows, Rows
@@ -35,10 +37,10 @@ class Checkpoint:
 
     def identity(self) -> str:
         """Name the files as they are now: a write that was interrupted goes on only from the same ones."""
-        sha = hashlib.sha256()
+        sha = hashlib.sha256(f"owm {__version__}\n{json.dumps(self.config, sort_keys=True)}\n".encode())
         for path in self.files:
             found = path.stat()
-            sha.update(f"{path.resolve()}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+            sha.update(os.fsencode(path.resolve()) + f"\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
         return sha.hexdigest()
 
 
@@ -63,6 +65,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     tensors: dict[str, Rows] = {}
     for name in names:
         path = folder / name
+        if path.is_symlink() and not path.exists():
+            raise Damaged(f"the checkpoint lacks a shard: {name} is a link to nothing", hint="fetch it again")
         header = safetensors.read_header(path)
         for entry in header.tensors.values():
             if entry.name in tensors:
@@ -70,7 +74,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             if entry.dtype not in get_args(DType):
                 raise Unsupported(f"{name} has a tensor of type {entry.dtype}, which owm cannot convert: {entry.name}")
             dtype: DType = entry.dtype  # type: ignore[assignment]
-            tensors[entry.name] = FileRows(path, entry.offset, entry.shape, dtype)
+            tensors[entry.name] = FileRows(path, entry.offset, entry.shape or (1,), dtype)
     if index is not None:
         _compare(index, tensors)
     return Checkpoint(folder, config, tensors, tuple(folder / name for name in names))
@@ -86,6 +90,8 @@ def weight_files(names: list[str], index: Any, where: str) -> list[str]:
     if index is not None:
         if not isinstance(index, dict) or not all(isinstance(name, str) for name in index.values()):
             raise Damaged(f"{INDEX} has no weight_map")
+        if not index:
+            raise Damaged(f"{INDEX} names no weights")
         wanted = sorted(set(index.values()))
         for name in wanted:
             if Path(name).name != name or not name.endswith(".safetensors"):
@@ -133,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise MalformedFile(path, "it is larger than such a file can be", kind="JSON")
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise MalformedFile(path, str(error) or "it is nested too deeply", kind="JSON") from error
     if not isinstance(found, dict):

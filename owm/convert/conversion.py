@@ -21,7 +21,7 @@ from owm.convert.hparams import Config, evaluate
 from owm.convert.pooling import read_pooling
 from owm.convert.rules import Tensors
 from owm.convert.vocabulary import Vocabulary, read_sampling_defaults, read_vocabulary
-from owm.errors import Damaged, Unsupported, UsageError
+from owm.errors import Damaged, StoreError, Unsupported, UsageError
 from owm.events import Sink, Warned, ignore
 from owm.formats.gguf import MAX_LAYERS
 from owm.formats.gguf_writer import I32, Value
@@ -108,7 +108,8 @@ def plan_conversion(
     with _strange_config(checkpoint):
         if entry.gguf_of is not None:
             entry = replace(entry, gguf=entry.gguf_of(config) or entry.gguf)
-        tensors = dequantize(language_tensors(checkpoint.tensors), config)
+        is_multimodal = any(isinstance(value, dict) and "_config" in key for key, value in checkpoint.config.items())
+        tensors = dequantize(language_tensors(checkpoint.tensors, is_multimodal=is_multimodal), config)
         for rule in entry.tensors:
             tensors = rule.run(tensors, config)
         hparams = evaluate(entry.hparams, config)
@@ -139,9 +140,10 @@ def _strange_config(checkpoint: Checkpoint) -> Iterator[None]:
     try:
         with np.errstate(divide="raise", over="raise", invalid="raise"):
             yield
-    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
+        cause = ascii(str(error) or type(error).__name__)[1:-1][:120]
         raise Damaged(
-            f"config.json is not what {class_name(checkpoint.config)} has: {ascii(str(error))[1:-1][:120]}",
+            f"config.json is not what {class_name(checkpoint.config)} has: {cause}",
             hint="a value in it is of the wrong kind or out of range; fetch the checkpoint again",
         ) from error
 
@@ -166,7 +168,7 @@ def execute(
         NotEnoughDisk, StoreError, MalformedFile: as the writer does.
     """
     if conversion.card_problem:
-        sink(Warned(STAGE, f"the model card is left out, it cannot be read: {conversion.card_problem}"))
+        sink(Warned(STAGE, f"the model card cannot be used as it is: {conversion.card_problem}"))
     if conversion.warning:
         sink(Warned(STAGE, conversion.warning))
     if conversion.unknown_keys:
@@ -196,13 +198,20 @@ def convert_folder(
     return conversion
 
 
-def language_tensors(tensors: Tensors) -> Tensors:
-    """Drop what is no weight of the language model, and the prefix that multimodal checkpoints put before it."""
+def language_tensors(tensors: Tensors, *, is_multimodal: bool = True) -> Tensors:
+    """Drop what is no weight of the language model, and the prefix that multimodal checkpoints put before it.
+
+    Raises:
+        Damaged: two tensors come to have one name.
+    """
     kept: Tensors = {}
     for name, rows in tensors.items():
-        if _NO_WEIGHTS.fullmatch(name) or _NOT_TEXT.fullmatch(name):
+        if _NO_WEIGHTS.fullmatch(name) or (is_multimodal and _NOT_TEXT.fullmatch(name)):
             continue
-        kept[name.replace("language_model.", "").replace("e_score_correction_bias", "e_score_correction.bias")] = rows
+        new = name.replace("language_model.", "").replace("e_score_correction_bias", "e_score_correction.bias")
+        if new in kept:
+            raise Damaged(f"the checkpoint has two tensors for {new}, one is {name}")
+        kept[new] = rows
     return kept
 
 
@@ -270,7 +279,8 @@ def _facts(
         for key, value in read_sampling_defaults(checkpoint.folder).items()
     }
     try:
-        return sampling | facts.read_facts(checkpoint.folder, name, _count(planned), entry.gguf), None
+        found, problem = facts.read_facts(checkpoint.folder, name, _count(planned), entry.gguf)
+        return sampling | facts.plain_facts(checkpoint.folder, name, entry.gguf) | found, problem
     except facts.CardProblem as problem:
         return sampling | facts.plain_facts(checkpoint.folder, name, entry.gguf), str(problem)
 
@@ -297,9 +307,15 @@ def _checking(conversion: Conversion, child: guard.Child, sink: Sink) -> Iterato
     whole = planned.files[0] if len(planned.files) == 1 else make_plan(planned.metadata, planned.tensors).files[0]
     with TemporaryDirectory(prefix="owm-") as folder, ThreadPoolExecutor(2) as pool:
         path = Path(folder) / "header.gguf"
-        with open(path, "wb") as file:
-            file.write(whole.header)
-            file.truncate(whole.n_bytes)
+        try:
+            with open(path, "wb") as file:
+                file.write(whole.header)
+                file.truncate(whole.n_bytes)  # a hole takes no room
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the header to be checked to {folder}: {error.strerror}",
+                hint="TMPDIR names another folder for temporary files",
+            ) from error
         source = conversion.vocabulary.files
         sample = tokenizer_check.sample_of(source) if conversion.vocabulary.takes_any_text else ()
         actual: Future[guard.Loaded] = pool.submit(child.load_header, path, sample)

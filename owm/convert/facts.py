@@ -4,11 +4,12 @@ gguf-py reads the card and guesses sizes and versions from the name; that work i
 """
 
 import logging
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from owm.formats.gguf_writer import I32, U64, Value
+from owm.formats.gguf_writer import U64, Value
 
 
 class CardProblem(Exception):
@@ -22,8 +23,8 @@ def read_facts(
     architecture: str,
     *,
     kind: str = "model",
-) -> dict[str, Value]:
-    """Return the `general.*` keys.
+) -> tuple[dict[str, Value], str | None]:
+    """Return the `general.*` keys but those of sampling, and what was wrong with the card if something was.
 
     Args:
         name: the model's name, where the folder's is none (without a slash).
@@ -54,7 +55,17 @@ def read_facts(
         metadata.set_gguf_meta_model(writer)
     except Exception as error:  # a stranger's file in another's parser: any failure is the file's
         raise CardProblem(f"{type(error).__name__}: {error}") from error
-    return {key: _value(entry) for key, entry in writer.kv_data[0].items()}
+    found: dict[str, Value] = {}
+    wrong = None
+    for key, entry in writer.kv_data[0].items():
+        if key.startswith("general.sampling."):  # read elsewhere, and checked there
+            continue
+        value = _value(entry)
+        if value is None:
+            wrong = f"{key} is of the wrong kind"
+        else:
+            found[key] = value
+    return found, wrong
 
 
 def plain_facts(folder: Path, name: str | None, architecture: str, *, kind: str = "model") -> dict[str, Value]:
@@ -62,12 +73,21 @@ def plain_facts(folder: Path, name: str | None, architecture: str, *, kind: str 
     return {"general.architecture": architecture, "general.type": kind, "general.name": name or folder.name}
 
 
-def _value(entry: Any) -> Value:
-    import gguf
+def _value(entry: Any) -> Value | None:
+    """Return what gguf-py made of a stranger's text, None if it is not what a model file can hold."""
+    value = entry.value
+    if isinstance(value, str):
+        return value if _is_text(value) else None
+    if isinstance(value, list | tuple):
+        texts = [str(item) if isinstance(item, int | float | date) else item for item in value]
+        return texts if all(_is_text(item) for item in texts) else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return str(value) if isinstance(value, date) else value if isinstance(value, bool) else None
+    return value if 0 <= value < 1 << 32 else U64(value) if 0 <= value < 1 << 64 else None
 
-    if entry.type == gguf.GGUFValueType.INT32:
-        return I32(entry.value)
-    if entry.type == gguf.GGUFValueType.UINT64:
-        return U64(entry.value)
-    value: Value = entry.value
-    return value
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode("utf-8") or True)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False

@@ -128,7 +128,12 @@ class Config:
             kind = given.get(layer_type)
             merged = dict(kind) if isinstance(kind, dict) else {}
         else:
-            merged = dict(given)
+            # With both, the older key wins, as in transformers: model cards tell people to add it to newer configs.
+            added = self._values.get("rope_scaling")
+            merged = dict(given) | (dict(added) if isinstance(added, dict) else {})
+        for name, value in merged.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise Damaged(f"config.json: {ascii(name)[1:-1][:40]} of the rope parameters is {value}")
         for name in ("rope_theta", "rotary_emb_base", "global_rope_theta"):
             if merged.get("rope_theta") is None and self._values.get(name) is not None:
                 merged["rope_theta"] = self._values[name]

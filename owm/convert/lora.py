@@ -99,7 +99,7 @@ def plan_adapter(folder: Path, base: Path, *, type_name: str = "auto") -> Adapte
         raise Damaged(f"{folder / WEIGHTS} adapts nothing of the language model")
     warnings = list(_warnings(len(tensors) - len(of_language), planned))
     try:
-        known = facts.read_facts(folder, None, _count(planned), entry.gguf, kind="adapter")
+        known, _ = facts.read_facts(folder, None, _count(planned), entry.gguf, kind="adapter")
     except facts.CardProblem as problem:
         known = facts.plain_facts(folder, None, entry.gguf, kind="adapter")
         warnings.append(f"the model card is left out, it cannot be read: {problem}")

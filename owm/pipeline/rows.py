@@ -28,6 +28,7 @@ CARRIERS: dict[DType, np.dtype[Any]] = {
     "BOOL": np.dtype("u1"), "MXFP4": np.dtype("u1"),
 }  # fmt: skip
 MXFP4_VALUES, MXFP4_BYTES = 32, 17  # of a quant block
+STRIP_BYTES = 64 << 20  # of a transposed tensor that are held at once
 
 
 class Rows(Protocol):
@@ -233,12 +234,36 @@ class WholeRows:
             return block
 
 
-class TransposedRows(WholeRows):
-    """A matrix with rows and columns swapped."""
+class TransposedRows:
+    """A matrix with rows and columns swapped, made in strips: some passes over the source, never all of it at once."""
 
     def __init__(self, source: Rows) -> None:
-        super().__init__((source,), lambda array: array.T, (source.shape[1], source.shape[0]))
         self.source = source
+        self.shape: tuple[int, ...] = (source.shape[1], source.shape[0])
+        self.dtype: DType = source.dtype
+        self._lock = threading.Lock()
+        self._begin = 0
+        self._strip = np.empty((0, source.shape[0]), CARRIERS[source.dtype])
+
+    def read(self, begin: int, end: int) -> Array:
+        """Return columns of the source; those beside them are at hand for the next call."""
+        with self._lock:
+            if not self._begin <= begin <= end <= self._begin + len(self._strip):
+                row = self.shape[1] * self._strip.itemsize
+                self._strip = self._columns(begin, min(self.shape[0], max(end, begin + STRIP_BYTES // max(row, 1))))
+                self._begin = begin
+            found = self._strip[begin - self._begin : end - self._begin]
+            if end == self.shape[0]:
+                self._begin, self._strip = 0, self._strip[:0]
+            return found
+
+    def _columns(self, begin: int, end: int) -> Array:
+        made = np.empty((end - begin, self.shape[1]), self._strip.dtype)
+        step = max(1, STRIP_BYTES // 8 // max(row_bytes(self.source), 1))
+        for low in range(0, self.shape[1], step):
+            high = min(low + step, self.shape[1])
+            made[:, low:high] = self.source.read(low, high)[:, begin:end].T
+        return made
 
 
 def read_all(rows: Rows) -> Array:

@@ -9,7 +9,7 @@ from owm.native import quants
 from owm.pipeline.rows import Array, DType, MappedRows, Rows
 
 # The first bit pattern that is infinite or no number; the sign bit in front makes another range at the top.
-_NOT_FINITE: dict[DType, int] = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
+_NOT_FINITE: dict[DType, int] = {"F64": 0x7FF0000000000000, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 
 
 def widened(rows: Rows) -> Rows:
@@ -25,7 +25,8 @@ def into_f32(block: Array, dtype: DType) -> Array:
         return quants.into_f32(block, dtype)
     if dtype in ("F8_E4M3", "F8_E5M2", "F8_E8M0"):
         return _float8_values(dtype)[block]
-    return np.asarray(block, np.float32)
+    with np.errstate(over="ignore"):  # counted by whoever wants to know
+        return np.asarray(block, np.float32)
 
 
 def encode(block: Array, dtype: DType, type_name: str) -> Array:

@@ -18,15 +18,20 @@ from typing import Protocol
 
 import numpy as np
 
-from owm.errors import NotEnoughDisk
+from owm.errors import NotEnoughDisk, StoreError
 from owm.events import Advanced, Finished, Sink, Started, Warned, ignore
 from owm.pipeline.plan import Plan, PlannedFile, PlannedTensor
-from owm.pipeline.rows import Array, row_bytes
+from owm.pipeline.rows import Array, DType, row_bytes
 from owm.pipeline.stream import Stream
 from owm.pipeline.values import count_not_finite, encode
 from owm.store.download import write_error
 from owm.store.manifest import sync_folder
 from owm.units import format_bytes
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: there processes are not kept apart
+    fcntl = None  # type: ignore[assignment]
 
 BLOCK_BYTES = 4 << 20  # of rows that a worker holds at once
 N_AHEAD = 8  # blocks in work or waiting to be written
@@ -87,6 +92,8 @@ def write(
     progress = _Progress(stage, verify, sink)
     written: list[Written] = []
     try:
+        for file in files:
+            file.lock()
         _check_space(files)
         sink(Started(stage, plan.n_bytes, "bytes"))
         with ThreadPoolExecutor(n_threads or os.cpu_count() or 1, thread_name_prefix="owm-rows") as pool:
@@ -97,12 +104,18 @@ def write(
         for file in files:
             file.publish()
     except OSError as error:
-        raise write_error(error, paths[0]) from error
+        translated = write_error(error, paths[0])
+        if isinstance(translated, NotEnoughDisk):
+            raise translated from error
+        raise StoreError(f"cannot write {error.filename or paths[0]}: {error.strerror or error}") from error
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt | NotEnoughDisk):
             for file in files:
                 file.discard()
         raise
+    finally:
+        for file in files:
+            file.unlock()
     progress.warn()
     sink(Finished(stage, time.perf_counter() - began))
     return written
@@ -148,7 +161,7 @@ class _Progress:
             text = f"{name} has {count} values that are infinite or not a number (NaN), as published"
             self._sink(Warned(self._stage, text))
         for name, count in (+self._too_large).items():
-            text = f"{name} has {count} values too large for F16, they became infinite; BF16 holds them"
+            text = f"{name} has {count} values too large for the type asked for, which became infinite"
             self._sink(Warned(self._stage, text))
 
 
@@ -161,6 +174,39 @@ class _File:
         self._incomplete = path.with_name(path.name + ".incomplete")
         self._journal = path.with_name(path.name + ".incomplete.journal")
         self._digest = digest
+        self._lock = -1
+
+    def lock(self) -> None:
+        """Keep other processes from writing the same file until `unlock`.
+
+        Raises:
+            StoreError: one does.
+        """
+        if fcntl is None:
+            return
+        while self._lock < 0:
+            fd = os.open(self._incomplete, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(fd), os.stat(self._incomplete)):
+                    self._lock, fd = fd, -1
+            except FileNotFoundError:  # another process has just finished it
+                continue
+            except BlockingIOError:
+                raise StoreError(
+                    f"another owm is writing {self.path}", hint="wait for it, or write to another file (`-o`)"
+                ) from None
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+
+    def unlock(self) -> None:
+        """Let others write the file; nothing stays of one that was not begun."""
+        if self._lock >= 0:
+            if not os.fstat(self._lock).st_size:
+                self._incomplete.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
 
     def n_bytes_on_disk(self) -> int:
         """Return how much of the disk an earlier try has taken already."""
@@ -174,7 +220,8 @@ class _File:
         """Write what is missing and flush it; return the sha256 if it is wanted."""
         first, position = self._resume()
         if position == 0:
-            self._incomplete.unlink(missing_ok=True)
+            if self._incomplete.exists():
+                os.truncate(self._incomplete, 0)
             self._journal.write_text(json.dumps({"plan": self._digest}) + "\n", "utf-8")
         stream = Stream(self._incomplete, self.planned.n_bytes, position=position, digest=digest)
         try:
@@ -234,7 +281,9 @@ class _File:
         sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Remove what cannot become a file."""
+        """Remove what cannot become a file, unless another process is writing it."""
+        if self._lock < 0 and fcntl is not None:
+            return
         self._incomplete.unlink(missing_ok=True)
         self._journal.unlink(missing_ok=True)
 
@@ -281,5 +330,6 @@ def _encode(tensor: PlannedTensor, begin: int, end: int) -> _Block:
     made = encode(rows, tensor.rows.dtype, tensor.type_name)
     raw = np.ascontiguousarray(made).view(np.uint8).reshape(-1)
     assert len(raw) == (end - begin) * tensor.row_bytes, f"{tensor.name}: {len(raw)} bytes"
-    grown = count_not_finite(made, "F16") - bad if tensor.type_name == "F16" != tensor.rows.dtype else 0
+    narrow: DType | None = {"F16": "F16", "BF16": "BF16", "F32": "F32"}.get(tensor.type_name)  # type: ignore[assignment]
+    grown = count_not_finite(made, narrow) - bad if narrow is not None and narrow != tensor.rows.dtype else 0
     return _Block(tensor, raw, bad, max(grown, 0))

@@ -1,15 +1,17 @@
 """Checkpoints from strangers: whatever their JSON says, planning a conversion ends in a plan or in an error of ours."""
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from owm.convert.conversion import plan_folder
-from owm.errors import OwmError
-from support.tiny_checkpoint import LLAMA3_ROPE, write_tiny_checkpoint
+from owm.errors import Damaged, OwmError
+from support.tiny_checkpoint import LLAMA3_ROPE, bf16, write_tiny_checkpoint
 
 ODD: tuple[Any, ...] = (None, 0, -1, 10**40, 1e308, "\x1b]0;t\x07", [None], {"rope_type": [], "a": {}})
 ADDED = (
@@ -77,3 +79,63 @@ def test_a_card_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
     planned = plan_folder(folder)
     assert planned.card_problem
     assert planned.plan.metadata["general.name"] == "tiny"
+
+
+def test_scaling_that_was_added_to_a_newer_config_counts(tmp_path: Path) -> None:
+    newer = {"rope_type": "default", "rope_theta": 5000.0}
+    added = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    config = {"rope_theta": None, "rope_parameters": newer, "rope_scaling": added}
+    metadata = plan_folder(write_tiny_checkpoint(tmp_path / "tiny", config=config)).plan.metadata
+    assert metadata["llama.rope.scaling.type"] == "yarn"
+    assert metadata["llama.rope.freq_base"] == 5000.0
+
+
+def test_two_tensors_never_become_one(tmp_path: Path) -> None:
+    name = "model.layers.0.self_attn.q_proj.weight"
+    twice = {f"language_model.{name}": bf16(np.ones((64, 64), np.float32))}
+    with pytest.raises(Damaged, match="two tensors for"):
+        plan_folder(write_tiny_checkpoint(tmp_path / "tiny", tensors=twice))
+
+
+def test_a_language_model_has_no_eyes(tmp_path: Path) -> None:
+    seeing = {"visual.x.weight": bf16(np.ones((4, 4), np.float32))}
+    with pytest.raises(Damaged, match=r"visual\.x\.weight"):
+        plan_folder(write_tiny_checkpoint(tmp_path / "tiny", tensors=seeing))
+
+
+@pytest.mark.parametrize(
+    ("card", "key", "value"),
+    [
+        ("tags: [1, a]", "general.tags", ["1", "a"]),
+        ("tags: [[a, b]]", "general.tags", None),
+        ("tags: [2024-01-01]", "general.tags", ["2024-01-01"]),
+        ("license: 2024-01-01", "general.license", "2024-01-01"),
+        ('model_name: "a\\ud800b"', "general.name", "tiny"),
+    ],
+)
+def test_odd_facts_of_a_card_are_text_or_left_out(tmp_path: Path, card: str, key: str, value: object) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "tiny")
+    (folder / "README.md").write_text(f"---\n{card}\n---\n")
+    planned = plan_folder(folder)
+    assert planned.plan.metadata.get(key) == value
+    assert bool(planned.card_problem) is (value in (None, "tiny"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"top_k": 1e400, "temperature": Infinity}',
+        '{"temperature": ' + "9" * 400 + "}",
+        '{"top_k": 99999999999}',
+        '{"top_p": "0.9", "min_p": NaN}',
+    ],
+)
+def test_sampling_that_is_no_number_is_left_out(tmp_path: Path, content: str) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "tiny")
+    (folder / "generation_config.json").write_text(content)
+    assert not [key for key in plan_folder(folder).plan.metadata if key.startswith("general.sampling.")]
+
+
+def test_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / os.fsdecode(b"bad\xff"))
+    assert _plans(folder)

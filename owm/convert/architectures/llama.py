@@ -59,6 +59,6 @@ LLAMA = Architecture(
     hparams=(*DECODER, VOCAB_SIZE, rope_dimensions, only_rope("default", "linear", "yarn", "llama3"), usual_yarn),
     tensors=(extra("rope_freqs.weight", llama3_rope_factors), *PERMUTE),
     require=SILU,
-    defaults={"rms_norm_eps": 1e-6},
+    defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 2048},
     ignored=("sliding_window",),  # the class has none
 )

@@ -61,7 +61,7 @@ MISTRAL = Architecture(
     hparams=(*DECODER, VOCAB_SIZE, rope_dimensions, only_rope("default", "linear", "yarn"), usual_yarn),
     tensors=PERMUTE,
     require=SILU,
-    defaults={"rms_norm_eps": 1e-6},
+    defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 131072},
     note=_WINDOW,
     warn=_mistral_window,
 )

@@ -78,7 +78,9 @@ def is_id(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Say whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
 
 
 class TokenizerFiles:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from owm.errors import Damaged, MalformedFile, NotEnoughDisk, UsageError
+from owm.errors import Damaged, MalformedFile, NotEnoughDisk, StoreError, UsageError
 from owm.events import Advanced, Event, Finished, Started
 from owm.formats.gguf import read_header
 from owm.formats.gguf_writer import F64, I32, U64
@@ -176,3 +176,19 @@ def test_a_full_disk_is_said_before_the_first_byte(tmp_path: Path, monkeypatch: 
     with pytest.raises(NotEnoughDisk):
         write(plan(), [tmp_path / "m.gguf"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_are_kept_apart(tmp_path: Path) -> None:
+    refusals: list[str] = []
+
+    def verify(*, wait: bool) -> None:
+        if wait and not refusals:
+            with pytest.raises(StoreError, match=r"another owm is writing .*m\.gguf") as caught:
+                write(plan(), [tmp_path / "m.gguf"])
+            refusals.append(str(caught.value))
+
+    (written,) = write(plan(), [tmp_path / "m.gguf"], verify=verify)
+    assert refusals
+    (again,) = write(plan(), [tmp_path / "m.gguf"])
+    assert written.sha256 == again.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.gguf"]

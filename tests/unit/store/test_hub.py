@@ -269,9 +269,7 @@ def test_a_refusal_without_a_reason(hub: HubServer, repo: Repo, store: Store, st
 
 
 def test_a_repo_without_a_usable_file_lists_what_it_has(hub: HubServer, store: Store) -> None:
-    hub.add(
-        Repo("o/st", {"config.json": b"{}", "model.onnx": b"x", "mmproj-f16.gguf": Q4, ".gitattributes": b""})
-    )
+    hub.add(Repo("o/st", {"config.json": b"{}", "model.onnx": b"x", "mmproj-f16.gguf": Q4, ".gitattributes": b""}))
     with pytest.raises(NoUsableFile, match="o/st has no GGUF file to run") as caught:
         fetch(store, "o/st")
     assert caught.value.hint == "it has: config.json, mmproj-f16.gguf, model.onnx"
