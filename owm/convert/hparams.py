@@ -119,9 +119,7 @@ class Config:
     def rope(self, layer_type: str = "full_attention") -> dict[str, Any]:
         """Return the rope parameters of a kind of layer in the newer dialect: `rope_type`, `rope_theta`, `factor`, …"""
         self.read.update(_ROPE_KEYS)
-        given = self._values.get("rope_parameters")
-        given = given if given is not None else self._values.get("rope_scaling")
-        given = {} if given is None else given
+        given = self.get("rope_parameters", "rope_scaling", default={})
         if not isinstance(given, dict):
             raise self._wrong(("rope_parameters",), given, "an object")
         if any(isinstance(value, dict) for value in given.values()):
@@ -129,7 +127,7 @@ class Config:
             merged = dict(kind) if isinstance(kind, dict) else {}
         else:
             # With both, the older key wins, as in transformers: model cards tell people to add it to newer configs.
-            added = self._values.get("rope_scaling")
+            added = self._values.get("rope_scaling") if "rope_scaling" in self._stated else None
             merged = dict(given) | (dict(added) if isinstance(added, dict) else {})
         for name, value in merged.items():
             if isinstance(value, float) and not math.isfinite(value):

@@ -307,6 +307,16 @@ class Context:
             view = self._logit_views[address] = np.ctypeslib.as_array(raw)
         return view
 
+    def logit_rows(self, index: int, n_rows: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+        """Return a view of the logits (n_rows × n_vocab f32) of neighbouring tokens, the first at the batch's `index`.
+
+        All of them must have been asked for. Valid until the next decode.
+        """
+        if not (address := _logits_address(self.pointer, index)):
+            raise EngineError("llama.cpp has no logits where they were asked for")
+        raw = (ctypes.c_float * (n_rows * self.model.n_vocab)).from_address(address)
+        return np.ctypeslib.as_array(raw).reshape(n_rows, self.model.n_vocab)
+
     def forget(self, sequence: int, begin: int = 0) -> bool:
         """Drop a sequence's KV from position `begin` on; False where the model cannot do that in part."""
         return bool(c.llama_memory_seq_rm(self.memory, sequence, begin, -1))

@@ -9,24 +9,77 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 _INTO_F32 = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"}
 _FROM_F32 = {"F16": "ggml_fp32_to_fp16_row", "BF16": "ggml_fp32_to_bf16_row"}
+_Row = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+
+class _Traits(ctypes.Structure):
+    """What ggml knows of a type. ref: ggml/include/ggml.h, struct ggml_type_traits"""
+
+    _fields_ = [
+        ("type_name", ctypes.c_char_p),
+        ("block_values", ctypes.c_int64),
+        ("block_values_interleaved", ctypes.c_int64),
+        ("block_bytes", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.c_void_p),
+        ("from_float", ctypes.c_void_p),
+    ]
 
 
 @cache
-def _function(name: str) -> Any:
+def _function(name: str, restype: Any, *argtypes: Any) -> Any:
     from llama_cpp import _ggml
 
     library: Any = _ggml.libggml
     found = library[name]  # a function object of its own, so that others' argument types stay
-    found.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
-    found.restype = None
+    found.argtypes = list(argtypes)
+    found.restype = restype
     return found
 
 
+@cache
+def type_ids() -> dict[str, int]:
+    """Return ggml's number of every tensor type it knows, by name (`Q4_K`)."""
+    import llama_cpp
+
+    name_of = _function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
+    n_types = llama_cpp.llama_model_quantize_default_params().output_tensor_type  # "none": one more than the last
+    names = [(name_of(type_id) or b"").decode().upper() for type_id in range(n_types)]
+    return {name: type_id for type_id, name in enumerate(names) if _traits_of(type_id).block_bytes}
+
+
+def _traits_of(type_id: int) -> _Traits:
+    traits: _Traits = _function("ggml_get_type_traits", ctypes.POINTER(_Traits), ctypes.c_int)(type_id).contents
+    return traits
+
+
+@cache
+def _traits(type_name: str) -> _Traits:
+    return _traits_of(type_ids()[type_name])
+
+
+@cache
+def _into_f32(type_name: str) -> Any:
+    if type_name in _INTO_F32:
+        return _function(_INTO_F32[type_name], None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    return _Row(_traits(type_name).to_float)
+
+
+def can_quantize(type_name: str) -> bool:
+    """Tell whether ggml makes a type from float32 and reads it back."""
+    return bool(_traits(type_name).is_quantized and _traits(type_name).to_float)
+
+
 def into_f32(block: Array, type_name: str) -> Array:
-    """Widen raw F16 or BF16 bits to float32, exactly. ref: ggml/include/ggml.h"""
+    """Return rows of a type as float32: F16 or BF16 bits widened exactly, quant blocks (bytes) dequantized.
+
+    ref: ggml/include/ggml.h
+    """
     block = np.ascontiguousarray(block)
-    made = np.empty(block.shape, np.float32)
-    _function(_INTO_F32[type_name])(block.ctypes.data, made.ctypes.data, block.size)
+    traits = _traits(type_name)
+    width = block.shape[-1] * block.itemsize // traits.block_bytes * traits.block_values
+    made = np.empty((*block.shape[:-1], width), np.float32)
+    _into_f32(type_name)(block.ctypes.data, made.ctypes.data, made.size)
     return made
 
 
@@ -34,5 +87,42 @@ def from_f32(block: Array, type_name: str) -> Array:
     """Round float32 to the raw bits of F16 or BF16, to the nearest, ties to even."""
     block = np.ascontiguousarray(block, np.float32)
     made = np.empty(block.shape, np.uint16)
-    _function(_FROM_F32[type_name])(block.ctypes.data, made.ctypes.data, block.size)
+    convert = _function(_FROM_F32[type_name], None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+    convert(block.ctypes.data, made.ctypes.data, block.size)
     return made
+
+
+def quantize(block: Array, type_name: str, weights: Array | None = None) -> Array:
+    """Return a matrix of float32 rows as a matrix of quant blocks (bytes).
+
+    The same rows give the same bytes however they are cut into blocks.
+
+    Args:
+        weights: importance of each column of these rows, float32; some types cannot be made without.
+    """
+    block = np.ascontiguousarray(block, np.float32)
+    n_rows, width = block.shape
+    traits = _traits(type_name)
+    made = np.empty((n_rows, width // traits.block_values * traits.block_bytes), np.uint8)
+    pointer = None
+    if weights is not None:
+        weights = np.ascontiguousarray(weights, np.float32)
+        assert weights.shape == (width,)
+        pointer = weights.ctypes.data
+    kinds = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int64,) * 3, ctypes.c_void_p)
+    chunk = _function("ggml_quantize_chunk", ctypes.c_size_t, *kinds)
+    n_bytes = chunk(type_ids()[type_name], block.ctypes.data, made.ctypes.data, 0, n_rows, width, pointer)
+    assert n_bytes == made.size
+    return made
+
+
+def requires_weights(type_name: str) -> bool:
+    """Tell whether ggml aborts when it makes a type without weights of the columns."""
+    return bool(_function("ggml_quantize_requires_imatrix", ctypes.c_bool, ctypes.c_int)(type_ids()[type_name]))
+
+
+def is_valid(raw: Array, type_name: str) -> bool:
+    """Tell whether quant blocks hold numbers only: no infinite scale, no NaN."""
+    raw = np.ascontiguousarray(raw)
+    check = _function("ggml_validate_row_data", ctypes.c_bool, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+    return bool(check(type_ids()[type_name], raw.ctypes.data, raw.nbytes))

@@ -17,7 +17,8 @@ CASES = (
     Case(id="bloom-plain", hf="BloomForCausalLM", config=BASE, tokenizer="bpe-gpt2"),
     Case(
         id="bloom-published",
-        hf="BloomForCausalLM",
+        hf="BloomModel",
+        made_by="BloomForCausalLM",
         config=BASE | {"hidden_size": 96, "n_head": 6},  # the slopes of heads that are no power of two are others
         tokenizer="bpe-gpt2",
         rewrite=as_published,

@@ -1,0 +1,1 @@
+"""What quantizing cost: importance of columns, perplexity, divergence from the original."""

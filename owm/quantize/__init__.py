@@ -1,0 +1,1 @@
+"""Types for every tensor, by llama.cpp's own recipes."""

@@ -1,0 +1,1 @@
+"""Types chosen for a size, by what the model loses."""
