@@ -33,6 +33,15 @@ COMMANDS = {
     "run": Command("run", "Answer a prompt: from the argument, from a pipe, or both."),
     "pull": Command("pull", "Fetch models into the store."),
     "convert": Command("convert", "Make a model file (GGUF) from a checkpoint: a folder, or a repo with safetensors."),
+    "quantize": Command(
+        "quantize", "Make a model smaller: a repo's or folder's safetensors, or a model file, in any type."
+    ),
+    "split": Command("split", "Split a model file (GGUF) into parts, for disks and hosts that take no large files."),
+    "merge": Command("merge", "Make one model file (GGUF) of its parts."),
+    "imatrix": Command("imatrix", "Compute a model's importance matrix, or show what is in one."),
+    "quality": Command(
+        "quality", "Measure how far a model is from a reference, most often from its own original weights."
+    ),
     "list": Command("listing", "List the stored models."),
     "ls": Command("listing", "List the stored models.", is_hidden=True),
     "show": Command("show", "Show what is known of a stored model."),

@@ -6,6 +6,7 @@ from owm.library import (
     check_type,
     execute_pull,
     fetch_checkpoint,
+    is_converted,
     open_store,
     plan_conversion,
     plan_pull,
@@ -38,7 +39,7 @@ def pull_planned(plan: PullPlan | CheckpointPlan, out: Output, store: Store) -> 
     """Say what comes, then bring it."""
     if isinstance(plan, CheckpointPlan):
         check_type(plan)
-        return convert_planned(plan, out, store)
+        return convert_planned(plan, out, store) if is_converted(plan) else quantize_planned(plan, out, store)
     out.note(f"pulling {describe(plan)}")
     try:
         with progress(out) as sink:
@@ -67,6 +68,24 @@ def convert_planned(
     except KeyboardInterrupt:
         out.note("interrupted; the same command goes on from the last finished tensor")
         raise
+
+
+def quantize_planned(plan: CheckpointPlan, out: Output, store: Store) -> StoredModel:
+    """Fetch a checkpoint and quantize it into the store, each step said before it begins."""
+    from owm.library import quantizing
+    from owm.native.guard import Child
+
+    fetched = fetch_planned(plan, out, store)
+    with Child() as child:
+        source = quantizing.of_checkpoint(plan, fetched)
+        planned = quantizing.plan_asked(source, plan.quant, child)
+        out.note(f"quantizing {plan.name} to {planned.label}: {format_bytes(planned.plan.n_bytes)}")
+        try:
+            with progress(out) as sink:
+                return quantizing.store(source, [planned], child, store, sink=sink)[0]
+        except KeyboardInterrupt:
+            out.note("interrupted; the same command goes on from the last finished tensor")
+            raise
 
 
 def fetch_planned(plan: CheckpointPlan, out: Output, store: Store, *, is_known: bool = True) -> FetchedCheckpoint:

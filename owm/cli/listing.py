@@ -49,18 +49,26 @@ def command(
             "name": r["name"],
             "size": "gone" if r["is_gone"] else format_bytes(r["size_bytes"]),
             "parameters": format_count(r["n_params"]) if r["n_params"] else "",
+            "kld": _kld(r["quality"]),
             "licence": r["licence"] or "not stated",
             "used": _ago(r["last_used"]),
         }
         for r in records
     ]
-    headings = {"name": "NAME", "size": "SIZE", "parameters": "PARAMETERS", "licence": "LICENCE", "used": "USED"}
-    out.table(rows, headings, right=("size", "parameters"))
+    headings = {
+        "name": "NAME", "size": "SIZE", "parameters": "PARAMETERS", "kld": "KLD", "licence": "LICENCE", "used": "USED",
+    }  # fmt: skip
+    if not any(row["kld"] for row in rows):
+        del headings["kld"]
+    out.table(rows, headings, right=("size", "parameters", "kld"))
 
 
 def record(model: "StoredModel", store: "Store", among: "Sequence[StoredModel] | None" = None) -> dict[str, Any]:
     """Return what `--json` says of a stored model; `among` are all of them if the caller has them already."""
+    from owm.quality import certificate
+
     m = model.manifest
+    quality = certificate.of_manifest(m.quality) if m else None
     return {
         "name": store.shown_name(model, among),
         "quant": model.label,
@@ -77,10 +85,17 @@ def record(model: "StoredModel", store: "Store", among: "Sequence[StoredModel] |
             {"path": str(path), "size_bytes": f.size_bytes, "sha256": f.sha256, "role": f.role}
             for path, f in zip(model.files, m.files if m else (), strict=False)
         ],
+        "quality": quality.record() if quality else None,
         "is_gone": model.is_gone,
         "created_at": m.created_at if m else None,
         "last_used": model.last_used.isoformat(timespec="seconds") if model.last_used else None,
     }
+
+
+def _kld(quality: dict[str, Any] | None) -> str:
+    from owm.cli.figures import three_digits
+
+    return three_digits(quality["kld_mean"]["value"]) if quality else ""
 
 
 def _list_catalog(out: Output) -> None:

@@ -215,3 +215,205 @@ WithConverterOpt = Annotated[
         show_default=False,
     ),
 ]
+
+ModelFileArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A model file (GGUF), or a stored model by its name.",
+        show_default=False,
+        autocompletion=complete_models,
+    ),
+]
+PartArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="One of the parts (`-00001-of-00003.gguf`), or a stored model by its name.",
+        show_default=False,
+        autocompletion=complete_models,
+    ),
+]
+PartMaxSizeOpt = Annotated[
+    str | None,
+    typer.Option("--max-size", metavar="SIZE", help="No part is larger than this (`2GiB`).", show_default=False),
+]
+PartMaxTensorsOpt = Annotated[
+    int | None,
+    typer.Option("--max-tensors", metavar="N", min=1, help="No part has more tensors than this.", show_default=False),
+]
+
+ImatrixSourceArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model to compute one for, or the file of one to look at.",
+        show_default=False,
+        autocompletion=complete_models,
+    ),
+]
+CalibrationOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        help="Text to read, or conversations (`.jsonl`), instead of the text that comes with owm.",
+        show_default=False,
+    ),
+]
+ChunksOpt = Annotated[
+    int | None,
+    typer.Option("--chunks", metavar="N", help="Read at most so many chunks (default: all).", show_default=False),
+]
+ChunkSizeOpt = Annotated[
+    int, typer.Option("--ctx-size", "-c", metavar="N", help="Tokens in a chunk.", rich_help_panel=RESOURCES)
+]
+
+QUANTIZE = "Recipe"
+
+QuantizeSourceArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="`owner/repo[@REV]` with safetensors, a checkpoint's folder, or a model file (stored or a path).",
+        show_default=False,
+        autocompletion=complete_models,
+    ),
+]
+
+
+def complete_types(incomplete: str) -> list[str]:
+    """Offer quantization types to the shell."""
+    from owm.quantize.types import FILE_TYPE_IDS
+
+    return [name for name in FILE_TYPE_IDS if name.startswith(incomplete.upper())]
+
+
+QuantTypesArg = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="TYPE…",
+        help="`Q4_K_M`, `Q8_0`, `IQ4_XS`, …; several are made from one reading (default: Q4_K_M).",
+        show_default=False,
+        autocompletion=complete_types,
+    ),
+]
+TensorTypeOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tensor-type",
+        metavar="REGEX=TYPE",
+        help="Give tensors whose name fits another type; may be repeated, the first that fits wins.",
+        rich_help_panel=QUANTIZE,
+        show_default=False,
+    ),
+]
+TensorTypeFileOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--tensor-type-file",
+        metavar="FILE",
+        help="Read such lines from a file.",
+        rich_help_panel=QUANTIZE,
+        show_default=False,
+    ),
+]
+OutputTypeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--output-type",
+        metavar="TYPE",
+        help="Tensor type of the output embeddings.",
+        rich_help_panel=QUANTIZE,
+        show_default=False,
+    ),
+]
+EmbeddingTypeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding-type",
+        metavar="TYPE",
+        help="Tensor type of the token embeddings.",
+        rich_help_panel=QUANTIZE,
+        show_default=False,
+    ),
+]
+PureOpt = Annotated[
+    bool, typer.Option("--pure", help="One tensor type throughout, no mixture.", rich_help_panel=QUANTIZE)
+]
+PruneLayersOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--prune-layers",
+        metavar="N,N…",
+        help="Leave out these layers, counted from 0.",
+        rich_help_panel=QUANTIZE,
+        show_default=False,
+    ),
+]
+AllowRequantizeOpt = Annotated[
+    bool,
+    typer.Option("--allow-requantize", help="Quantize tensors that are quantized already.", rich_help_panel=QUANTIZE),
+]
+ImatrixOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--imatrix",
+        metavar="FILE|auto",
+        help="Importance matrix to quantize by; `auto` computes one.",
+        rich_help_panel=QUANTIZE,
+        show_default=False,
+    ),
+]
+KeepSplitOpt = Annotated[bool, typer.Option("--keep-split", help="Write as many files as the source has.")]
+MaxMemoryOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Most memory to use (default: 512MiB).",
+        rich_help_panel=RESOURCES,
+        show_default=False,
+    ),
+]
+PlotOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Draw size against divergence (`.svg`, `.png`).",
+        show_default=False,
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+QualityReferenceArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="REFERENCE",
+        help="What to measure against: a stored model, a name to pull, or a path; best the original weights.",
+        show_default=False,
+        autocompletion=complete_models,
+    ),
+]
+QualityModelArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="The model to measure.", show_default=False, autocompletion=complete_models
+    ),
+]
+QualityTextOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--text", metavar="FILE", help="Read this text (default: the one that comes with owm).", show_default=False
+    ),
+]
+QualityChunksOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--chunks", metavar="N", help="Take the text's first N chunks for the whole text.", show_default=False
+    ),
+]
+QualityFullOpt = Annotated[
+    bool, typer.Option("--full", help="Read the whole text, however precise the figures are before.")
+]

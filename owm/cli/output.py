@@ -41,14 +41,8 @@ class Output:
         if is_terminal(sys.stdout):
             _draw(cells, columns, right)
             return
-        headings = list(columns.values())
-        widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-        for line in [headings, *cells]:
-            padded = [
-                cell.rjust(width) if key in right else cell.ljust(width)
-                for cell, width, key in zip(line, widths, columns, strict=True)
-            ]
-            sys.stdout.write("  ".join(padded).rstrip() + "\n")
+        for line in aligned([list(columns.values()), *cells], [key in right for key in columns]):
+            sys.stdout.write(line + "\n")
 
     def note(self, message: str) -> None:
         """Say something on stderr, unless `--quiet`."""
@@ -64,6 +58,18 @@ class Output:
     def warn(self, message: str) -> None:
         """Say on stderr what the user must know; `--quiet` does not hide it."""
         failures.say("warning", message)
+
+
+def aligned(lines: Sequence[Sequence[str]], is_right: Sequence[bool]) -> list[str]:
+    """Pad cells so that columns line up, two spaces apart; some to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, is_right, strict=True)
+        ).rstrip()
+        for line in lines
+    ]
 
 
 def _draw(cells: Sequence[Sequence[str]], columns: Mapping[str, str], right: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from owm.cli.output import Output
 from owm.cli.terminal import is_terminal, one_line
-from owm.events import Advanced, Event, Finished, Sink, Started, Warned
+from owm.events import Advanced, Event, Finished, Sink, Started, Unit, Warned
 from owm.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class _Log:
         self._out = out
         self._clock = clock
         self._stages: dict[str, tuple[float, int | None, int]] = {}  # stage -> (began, total, done at the beginning)
+        self._units: dict[str, Unit] = {}
         self._next: dict[str, float] = {}
 
     def take(self, event: Event) -> None:
@@ -48,6 +49,7 @@ class _Log:
             self._out.warn(event.message)
         elif isinstance(event, Started):
             self._stages[event.stage] = (now, event.total, -1)
+            self._units[event.stage] = event.unit
             self._next[event.stage] = now + LOG_SECONDS
         elif isinstance(event, Advanced):
             began, total, first = self._stages.get(event.stage, (now, None, event.done))
@@ -55,18 +57,22 @@ class _Log:
             self._stages[event.stage] = (began, total, first)
             if now >= self._next.get(event.stage, now + LOG_SECONDS):
                 self._next[event.stage] = now + LOG_SECONDS
-                self._out.note(_line(event, total, (event.done - first) / max(now - began, 1e-9)))
+                rate = (event.done - first) / max(now - began, 1e-9)
+                self._out.note(_line(event, total, rate, self._units.get(event.stage, "bytes")))
         elif isinstance(event, Finished) and event.seconds >= LOG_SECONDS:
             self._out.note(f"{event.stage}: done in {format_seconds(event.seconds)}")
 
 
-def _line(event: Advanced, total: int | None, rate: float) -> str:
-    done = format_bytes(event.done)
+def _line(event: Advanced, total: int | None, rate: float, unit: Unit) -> str:
     if total is None:
-        return f"{event.stage}: {done}, {format_bytes(round(rate))}/s"
+        return f"{event.stage}: {_amount(event.done, unit)}, {_amount(round(rate), unit)}/s"
     left = f", {format_seconds((total - event.done) / rate)} left" if rate > 0 else ""
     share = f"{100 * event.done // max(total, 1)}%"
-    return f"{event.stage}: {share} of {format_bytes(total)}, {format_bytes(round(rate))}/s{left}"
+    return f"{event.stage}: {share} of {_amount(total, unit)}, {_amount(round(rate), unit)}/s{left}"
+
+
+def _amount(n: int, unit: Unit) -> str:
+    return format_bytes(n) if unit == "bytes" else f"{n} {unit}"
 
 
 class _Bars:
@@ -77,6 +83,7 @@ class _Bars:
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, tuple[float, int | None]] = {}
+        self._units: dict[str, Unit] = {}
 
     def __enter__(self) -> "_Bars":
         return self
@@ -95,6 +102,7 @@ class _Bars:
         elif isinstance(event, Started):
             began, _ = self._started.get(event.stage, (time.monotonic(), None))
             self._started[event.stage] = (began, event.total)
+            self._units[event.stage] = event.unit
             if event.stage in self._tasks and self._progress is not None:
                 self._progress.update(self._tasks[event.stage], total=event.total)
         elif isinstance(event, Advanced):
@@ -112,7 +120,8 @@ class _Bars:
         if self._progress is None:
             self._progress = _make_bars()
             self._progress.start()
-        self._tasks[stage] = self._progress.add_task(one_line(stage), total=total, completed=done)
+        unit = self._units.get(stage, "bytes")
+        self._tasks[stage] = self._progress.add_task(one_line(stage), total=total, completed=done, unit=unit)
 
 
 def _make_bars() -> "Progress":
@@ -125,8 +134,11 @@ def _make_bars() -> "Progress":
         """`45.2 MiB / 93.8 MiB`."""
 
         def render(self, task: "Task") -> "Text":
-            done = format_bytes(int(task.completed))
-            return Text(f"{done} / {format_bytes(int(task.total))}" if task.total else done)
+            done, unit = int(task.completed), task.fields["unit"]
+            if not task.total:
+                return Text(_amount(done, unit))
+            so_far = _amount(done, unit) if unit == "bytes" else str(done)
+            return Text(f"{so_far} / {_amount(int(task.total), unit)}")
 
     class Rate(ProgressColumn):
         """`21.3 MiB/s, 2.1 s left`."""
@@ -136,7 +148,7 @@ def _make_bars() -> "Progress":
                 return Text("")
             left = task.time_remaining
             rest = f", {format_seconds(left)} left" if left is not None else ""
-            return Text(f"{format_bytes(round(task.speed))}/s{rest}")
+            return Text(f"{_amount(round(task.speed), task.fields['unit'])}/s{rest}")
 
     console = Console(file=sys.stderr, highlight=False)
     name = TextColumn(

@@ -17,7 +17,7 @@ def command(
 
     Size and licence are said first. A download that was cut off, or killed, goes on where it stopped when the same
     command is run again. Without a quant, Q4_K_M is taken where there is one. A repo that has only its original weights
-    (safetensors) is converted in their own type.
+    (safetensors) is quantized to that type from them, or to the one named.
     """
     from owm.cli.fetching import describe, pull_planned
     from owm.cli.listing import record
@@ -53,7 +53,7 @@ def command(
                     }
                 )
                 if not json:
-                    then = ", and convert them" if isinstance(plan, CheckpointPlan) else ""
+                    then = ", and quantize them" if isinstance(plan, CheckpointPlan) else ""
                     out.data(None, lines=[f"would pull {describe(plan)}{then}"])
                 continue
             stored = pull_planned(plan, out, store)

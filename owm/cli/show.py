@@ -18,10 +18,12 @@ def command(
     verbose: o.VerboseOpt = False,
 ) -> None:
     """Show what is known of a stored model."""
+    from owm.cli.figures import said_of, say_quality
     from owm.cli.listing import record
     from owm.errors import ModelNotFound
     from owm.formats import gguf
     from owm.library import open_store
+    from owm.quality import certificate
     from owm.units import format_bytes, format_count
 
     out = Output(json, quiet, verbose)
@@ -59,6 +61,10 @@ def command(
         "has_chat_template": source is not None,
         "gguf_licence": header.text("general.license"),
     }
+    measured = certificate.of_manifest(stored.manifest.quality) if stored.manifest else None
+    claimed = None if measured else certificate.of_header(header)
+    found = measured or claimed
+    facts["quality"] = found.record() if found else None
     if json:
         out.data(facts)
         return
@@ -77,6 +83,8 @@ def command(
         "size": f"{format_bytes(stored.size_bytes)} ({facts['bits_per_weight']} bits per weight)",
         "chat template": "yes" if source else "none (a base model)",
         "path": facts["path"],
+        "quality": say_quality(found, is_claimed=measured is None) if found else None,
+        "measured": said_of(found) if found else None,
         "sha256": ", ".join(file["sha256"] for file in facts["files"]) or None,
         "stored": facts["created_at"],
     }

@@ -33,7 +33,8 @@ def command(
     from owm.cli.failures import ExitCode, exit_code
     from owm.cli.progress import progress
     from owm.errors import OwmError
-    from owm.library import inspect_file, open_store
+    from owm.library import open_store
+    from owm.library.keeping import inspect_file
 
     out = Output(json, quiet, verbose)
     store = open_store()

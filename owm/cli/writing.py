@@ -51,7 +51,7 @@ def write_planned(
         own_name: of the file, without `.gguf`, where `output` names none.
     """
     from owm.cli.progress import progress
-    from owm.convert.conversion import file_names
+    from owm.pipeline.parts import file_names
     from owm.units import format_bytes
 
     path = path_for(output, own_name)

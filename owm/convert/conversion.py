@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,13 @@ from owm.convert.hparams import Config, evaluate
 from owm.convert.pooling import read_pooling
 from owm.convert.rules import Tensors
 from owm.convert.vocabulary import Vocabulary, read_sampling_defaults, read_vocabulary
-from owm.errors import Damaged, StoreError, Unsupported, UsageError
+from owm.errors import Damaged, Unsupported, UsageError
 from owm.events import Sink, Warned, ignore
 from owm.formats.gguf import MAX_LAYERS
 from owm.formats.gguf_writer import I32, Value
 from owm.native import guard
 from owm.pipeline import writer
+from owm.pipeline.hollow import hollow_file
 from owm.pipeline.plan import Plan, PlannedTensor, make_plan
 from owm.pipeline.writer import Verify, Written
 
@@ -62,14 +62,6 @@ class Conversion:
     def label(self) -> str:
         """The quantization type of the file: `BF16`, or `MXFP4` where quant blocks were kept."""
         return "MXFP4" if self.plan.metadata["general.file_type"] == MXFP4_FILE_TYPE else self.type_name
-
-
-def file_names(name: str, count: int) -> list[str]:
-    """Name the files of a model: `model.gguf`, or `model-00001-of-00003.gguf` and so on."""
-    if count == 1:
-        return [name]
-    stem = name.removesuffix(".gguf")
-    return [f"{stem}-{index:05}-of-{count:05}.gguf" for index in range(1, count + 1)]
 
 
 def plan_folder(folder: Path, **options: Any) -> Conversion:
@@ -167,6 +159,17 @@ def execute(
         Damaged: llama.cpp does not take the file, or reads text otherwise than the checkpoint's own tokenizer.
         NotEnoughDisk, StoreError, MalformedFile: as the writer does.
     """
+    warn(conversion, sink)
+    if not check:
+        return writer.write(conversion.plan, paths, n_threads=n_threads, digest=digest, stage=STAGE, sink=sink)
+    with child or guard.Child() as child, checking(conversion, child, sink) as verify:
+        return writer.write(
+            conversion.plan, paths, n_threads=n_threads, digest=digest, verify=verify, stage=STAGE, sink=sink
+        )
+
+
+def warn(conversion: Conversion, sink: Sink) -> None:
+    """Tell what was noticed about a checkpoint."""
     if conversion.card_problem:
         sink(Warned(STAGE, f"the model card cannot be used as it is: {conversion.card_problem}"))
     if conversion.warning:
@@ -175,12 +178,6 @@ def execute(
         sink(Warned(STAGE, f"config.json has keys that owm does not know: {', '.join(conversion.unknown_keys[:8])}"))
     for warning in conversion.vocabulary.warnings:
         sink(Warned(STAGE, warning))
-    if not check:
-        return writer.write(conversion.plan, paths, n_threads=n_threads, digest=digest, stage=STAGE, sink=sink)
-    with child or guard.Child() as child, _checking(conversion, child, sink) as verify:
-        return writer.write(
-            conversion.plan, paths, n_threads=n_threads, digest=digest, verify=verify, stage=STAGE, sink=sink
-        )
 
 
 def convert_folder(
@@ -301,21 +298,13 @@ def _count(planned: Sequence[PlannedTensor]) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def _checking(conversion: Conversion, child: guard.Child, sink: Sink) -> Iterator[Verify]:
-    """Let llama.cpp read the header, with a hole for the weights, while they are being written."""
-    planned = conversion.plan
-    whole = planned.files[0] if len(planned.files) == 1 else make_plan(planned.metadata, planned.tensors).files[0]
-    with TemporaryDirectory(prefix="owm-") as folder, ThreadPoolExecutor(2) as pool:
-        path = Path(folder) / "header.gguf"
-        try:
-            with open(path, "wb") as file:
-                file.write(whole.header)
-                file.truncate(whole.n_bytes)  # a hole takes no room
-        except OSError as error:
-            raise StoreError(
-                f"cannot write the header to be checked to {folder}: {error.strerror}",
-                hint="TMPDIR names another folder for temporary files",
-            ) from error
+def checking(conversion: Conversion, child: guard.Child, sink: Sink, plan: Plan | None = None) -> Iterator[Verify]:
+    """Let llama.cpp read the header, with a hole for the weights, while they are being written.
+
+    Args:
+        plan: what is written of the checkpoint, if not the conversion's own plan.
+    """
+    with hollow_file(plan or conversion.plan) as path, ThreadPoolExecutor(2) as pool:
         source = conversion.vocabulary.files
         sample = tokenizer_check.sample_of(source) if conversion.vocabulary.takes_any_text else ()
         actual: Future[guard.Loaded] = pool.submit(child.load_header, path, sample)

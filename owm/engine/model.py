@@ -100,8 +100,11 @@ class Model:
             return None
         return ChatTemplate(source, bos=self.native.special_text("bos"), eos=self.native.special_text("eos"))
 
-    def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
+    def chat_prompt(self, messages: Sequence[Message], *, is_open: bool = True) -> Prompt:
         """Render and tokenize a conversation; without a template, its plain text.
+
+        Args:
+            is_open: the assistant's turn is next; otherwise the conversation ends as it is.
 
         Raises:
             TemplateError: the template fails or refuses the conversation.
@@ -113,11 +116,11 @@ class Model:
             return Prompt(self.tokenize(plain), plain, (note,))
         notes: tuple[str, ...] = ()
         try:
-            text = template.render(messages)
+            text = template.render(messages, add_generation_prompt=is_open)
         except TemplateRefusal:
             if len(messages) < 2 or messages[0]["role"] != "system":
                 raise
-            text = template.render(_fold_system(messages))
+            text = template.render(_fold_system(messages), add_generation_prompt=is_open)
             notes = ("this model knows no system prompt, so it was put before the first message",)
         tokens = self._tokenize_rendered(text)
         if not tokens:

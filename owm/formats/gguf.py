@@ -10,7 +10,7 @@ import mmap
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -48,7 +48,7 @@ FILE_TYPES = {
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
     21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
     29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
-    40: "Q1_0",
+    40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
 
 _UINT8, _UINT32, _STRING, _ARRAY = 0, 4, 8, 9
@@ -97,7 +97,10 @@ class TensorEntry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A checked GGUF header. `data_offset` is where the tensors begin."""
+    """A checked GGUF header.
+
+    `data_offset` is where the tensors begin; `places` is where each metadata value lies, from its type to its end.
+    """
 
     path: Path
     version: int
@@ -106,6 +109,7 @@ class Header:
     alignment: int
     data_offset: int
     file_bytes: int
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -141,6 +145,21 @@ class Header:
         if isinstance(found, tuple):
             return [int(item) for item in found][:n_layers] if len(found) >= n_layers else None
         return [int(found)] * n_layers if isinstance(found, int) else None
+
+    def raw_values(self) -> dict[str, bytes]:
+        """Read every metadata value as the file has it: its type, then its bytes.
+
+        Raises:
+            MalformedFile, StoreError: the file has become shorter, or cannot be read any more.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                raw = file.read(self.data_offset)
+        except OSError as error:
+            raise StoreError(f"cannot read {self.path}: {error.strerror}") from error
+        if len(raw) < max((end for _, end in self.places.values()), default=0):
+            raise MalformedFile(self.path, "it has become shorter while it was read", hint=_HINT)
+        return {key: raw[begin:end] for key, (begin, end) in self.places.items()}
 
     def strings(self, key: str) -> list[str]:
         """Read a string array, long or short; [] if there is none."""
@@ -241,14 +260,17 @@ class _Reader:
             if count > MAX_ENTRIES:
                 self._fail(f"it has {count} {what}, at most {MAX_ENTRIES} can be")
         metadata: dict[str, Value] = {}
+        places: dict[str, tuple[int, int]] = {}
         for _ in range(n_keys):
             key = self._name("metadata key", MAX_KEY_BYTES)
             if not key or key in metadata:
                 self._fail(f"the metadata key {_shown(key)} appears twice" if key else "a metadata key is empty")
+            begin = self.position
             kind = self._number("I", _shown(key))
             if key == "general.alignment" and kind != _UINT32:
                 self._fail("its alignment is not an unsigned 32-bit number")
             metadata[key] = self._value(kind, _shown(key))
+            places[key] = begin, self.position
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
             self._fail(f"its alignment {alignment!r} is not a power of two")
@@ -265,7 +287,7 @@ class _Reader:
             needed = data_offset + tensors[-1].offset + tensors[-1].n_bytes
             if needed > self.end:
                 self._fail(f"it is truncated, {self.end} bytes instead of {needed}")
-        return Header(self.path, version, metadata, tensors, alignment, data_offset, self.end)
+        return Header(self.path, version, metadata, tensors, alignment, data_offset, self.end, places)
 
     def _tensors(self, count: int, alignment: int) -> tuple[TensorEntry, ...]:
         tensors: list[TensorEntry] = []

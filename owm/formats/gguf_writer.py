@@ -1,15 +1,17 @@
 """Encode the header of a GGUF file. ref: ggml/docs/gguf.md
 
 Python values carry their GGUF type: `int` is an unsigned 32-bit number, `float` a 32-bit one, a list of `int` an array
-of signed 32-bit numbers, `bytes` one of bytes (in a list, a text). `U16`, `I32`, `U64` and `F64` name the exceptions.
+of signed 32-bit numbers, `bytes` one of bytes (in a list, a text). `U16`, `I32`, `U64` and `F64` name the exceptions;
+a `RawValue` is written as another file has it.
 """
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from owm.formats import gguf
 from owm.formats.gguf import DEFAULT_ALIGNMENT, MAGIC, TENSOR_TYPES
 
 VERSION = 3
@@ -34,10 +36,18 @@ class F64(float):
     """A 64-bit floating-point number."""
 
 
+@dataclass(frozen=True, slots=True)
+class RawValue:
+    """A value of another file: `raw` is its type and its bytes as they lie there, `value` what was read of it there."""
+
+    raw: bytes
+    value: gguf.Value = field(compare=False)
+
+
 _EXCEPTIONS = ((F64, _F64, "d"), (U16, _U16, "H"), (I32, _I32, "i"), (U64, _U64, "Q"))
 
 Text = str | bytes
-Value = bool | int | float | Text | Sequence[bool] | Sequence[int] | Sequence[float] | Sequence[Text]
+Value = bool | int | float | Text | Sequence[bool] | Sequence[int] | Sequence[float] | Sequence[Text] | RawValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,8 @@ def _text(text: Text) -> bytes:
 
 
 def _value(key: str, value: Value) -> bytes:
+    if isinstance(value, RawValue):
+        return value.raw
     if isinstance(value, bool):
         return struct.pack("<I?", _BOOL, value)
     if isinstance(value, str):

@@ -1,11 +1,16 @@
-"""A child process for calls into llama.cpp that may abort the process: a header is loaded there, without weights."""
+"""A child process for calls into llama.cpp that may abort the process: it looks at headers, without weights."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 TIMEOUT_SECONDS = 120.0
 
@@ -18,16 +23,57 @@ class Loaded:
     tokens: list[list[int]]
 
 
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What decides which type each tensor gets, in llama.cpp's terms.
+
+    Attributes:
+        file_type: llama.cpp's number of the quantization type (`llama_ftype`).
+        overrides: (regular expression on the tensor's name, ggml's number of the type) in order of precedence.
+        output_type, embedding_type: ggml's number for `output.weight` and the token embeddings.
+        pruned: blocks to leave out.
+    """
+
+    file_type: int
+    overrides: tuple[tuple[str, int], ...] = ()
+    output_type: int | None = None
+    embedding_type: int | None = None
+    is_pure: bool = False
+    has_imatrix: bool = False
+    pruned: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The type (`Q4_K`) llama.cpp gives a tensor, and the one it would have but for the shape or an override."""
+
+    name: str
+    type_name: str
+    instead_of: str | None = None
+    is_override: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What became of a dry run: `error` in llama.cpp's words, or the tensors in its order."""
+
+    error: str | None
+    tensors: tuple[Chosen, ...] = ()
+    needs_imatrix: bool = False
+
+
 class Child:
-    """The process, which gets ready (a third of a second) while its caller does something else; answers once."""
+    """The process, which gets ready (a third of a second) while its caller does something else."""
 
     def __init__(self) -> None:
         """Start it."""
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self._lock = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "owm.native.guard"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._complaints,
             text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is its caller's to handle
@@ -45,42 +91,86 @@ class Child:
         Tensor names, shapes and metadata are checked as for a real load; special tokens in the texts are recognized
         and none is added.
         """
-        request = json.dumps({"path": str(path), "texts": list(texts)})
-        try:
-            said, complained = self._process.communicate(request, timeout=TIMEOUT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.close()
-            return Loaded(f"it did not come to an end in {TIMEOUT_SECONDS:.0f} s", [])
-        if self._process.returncode == 0:
-            answer = json.loads(said)
-            return Loaded(answer["error"], answer["tokens"])
-        lines = [line.strip() for line in complained.splitlines() if line.strip()]
-        last = lines[-1] if lines else "no reason given"
-        reason = next((line for line in lines if "GGML_ASSERT" in line or "rror" in line), last)
-        return Loaded(f"it aborted: {reason[:200]}", [])
+        answer, error = self._ask({"what": "load", "path": str(path), "texts": list(texts)})
+        return Loaded(error or answer.get("error"), answer.get("tokens", []))
+
+    def recipe(self, path: Path, mixture: Mixture) -> Recipe:
+        """Ask for the type of every tensor of a model file of which only the header is there."""
+        answer, error = self._ask({"what": "recipe", "path": str(path), "mixture": asdict(mixture)})
+        if error or answer["error"]:
+            return Recipe(error or answer["error"])
+        return Recipe(None, tuple(Chosen(*row) for row in answer["tensors"]), answer["needs_imatrix"])
 
     def close(self) -> None:
         """End it, whatever it does."""
-        if self._process.returncode is None:
+        if self._process.poll() is None:
             self._process.kill()
-            self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):  # it died with a request unread
+                pipe.close()
+        self._complaints.close()
+
+    def _ask(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """Return the answer, or why there is none."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            timer = threading.Timer(TIMEOUT_SECONDS, self._process.kill)
+            timer.daemon = True
+            began = time.monotonic()
+            timer.start()
+            try:
+                self._process.stdin.write(json.dumps(request) + "\n")
+                self._process.stdin.flush()
+                said = self._process.stdout.readline()
+            except (BrokenPipeError, ValueError):
+                said = ""
+            finally:
+                timer.cancel()
+            if said.endswith("\n"):
+                answer: dict[str, Any] = json.loads(said)
+                return answer, None
+            if time.monotonic() - began >= TIMEOUT_SECONDS:
+                return {}, f"it did not come to an end in {TIMEOUT_SECONDS:.0f} s"
+            return {}, f"it aborted: {self._reason()}"
+
+    def _reason(self) -> str:
+        """Find the line that says why the process ended."""
+        self._process.wait()
+        self._complaints.seek(0)
+        complained = self._complaints.read().decode("utf-8", "replace")
+        lines = [line.strip() for line in complained.splitlines() if line.strip()]
+        last = lines[-1] if lines else "no reason given"
+        return next((line for line in lines if "GGML_ASSERT" in line or "rror" in line), last)[:200]
 
 
 def main() -> None:
-    """Serve one request from stdin."""
+    """Serve requests from stdin, a line each, until it ends."""
+    from owm.native.recipe import dry_run
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        path = Path(request["path"])
+        if request["what"] == "load":
+            answer = _load(path, request["texts"])
+        else:
+            answer = dry_run(path, Mixture(**request["mixture"]))
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _load(path: Path, texts: Sequence[str]) -> dict[str, object]:
     from owm.errors import OwmError
     from owm.native.llama import Model
 
-    request = json.loads(sys.stdin.read() or "null")
-    if request is None:  # nobody needs an answer any more
-        return
     try:
-        model = Model(Path(request["path"]), n_gpu_layers=0, has_weights=False)
-        tokens = [model.tokenize(text, add_special=False, parse_special=True) for text in request["texts"]]
-        answer: dict[str, object] = {"error": None, "tokens": tokens}
+        model = Model(path, n_gpu_layers=0, has_weights=False)
+        tokens = [model.tokenize(text, add_special=False, parse_special=True) for text in texts]
     except OwmError as error:
-        answer = {"error": str(error).partition(": ")[2] or str(error), "tokens": []}
-    sys.stdout.write(json.dumps(answer))
+        return {"error": str(error).partition(": ")[2] or str(error), "tokens": []}
+    return {"error": None, "tokens": tokens}
 
 
 if __name__ == "__main__":

@@ -12,12 +12,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp as c
 import numpy as np
 
 from owm.errors import EngineError, NotEnoughMemory, Unsupported
+
+if TYPE_CHECKING:
+    from owm.native.observer import Observer
 
 _INFO, _ERROR = 2, 4
 _CONTINUATION = 5
@@ -128,6 +131,7 @@ class Model:
         self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = c.llama_model_n_ctx_train(self.pointer)
         self.adds_bos = bool(c.llama_vocab_get_add_bos(self.vocab))
+        self.bos: int = c.llama_vocab_bos(self.vocab)
         self.has_encoder = bool(c.llama_model_has_encoder(self.pointer))
         self.has_decoder = bool(c.llama_model_has_decoder(self.pointer))
         self._pieces: dict[tuple[int, bool], bytes] = {}
@@ -237,8 +241,9 @@ class Context:
         n_threads: int,
         n_threads_batch: int,
         kv_unified: bool = False,
+        observer: "Observer | None" = None,
     ) -> None:
-        """Allocate a context; `n_ctx` counts tokens over all sequences.
+        """Allocate a context; `n_ctx` counts tokens over all sequences. An observer sees what its decodes multiply.
 
         Raises:
             EngineError: llama.cpp refuses, most often for want of memory.
@@ -261,6 +266,9 @@ class Context:
         params.no_perf = True
         params.abort_callback = ctypes.cast(_libc.strlen, c.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._cancel_flag, ctypes.c_void_p)
+        self._observer = observer
+        if observer is not None:
+            params.cb_eval = ctypes.cast(observer.callback, c.ggml_backend_sched_eval_callback)
         self.pointer = c.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise EngineError(

@@ -39,8 +39,8 @@ class LogitReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def read(self, tokens: Sequence[int], first: int) -> Iterator[tuple[int, Rows]]:
-        """Yield the logits at the positions from `first` on, in pieces: where a piece begins, and its rows.
+    def read(self, tokens: Sequence[int], first: int, end: int) -> Iterator[tuple[int, Rows]]:
+        """Yield the logits at the positions from `first` to before `end`, in pieces: where one begins, and its rows.
 
         A piece (n × n_vocab f32) is valid until the next one is asked for.
 
@@ -53,12 +53,12 @@ class LogitReader:
             piece = tokens[begin : begin + context.n_batch]
             batch.clear()
             for position, token in enumerate(piece, begin):
-                batch.add(token, position, 0, wants_logits=position >= first)
+                batch.add(token, position, 0, wants_logits=first <= position < end)
             if context.decode() != 0:
                 raise EngineError(f"llama.cpp could not read a chunk of {len(tokens)} tokens")
-            skipped = max(0, first - begin)
-            if skipped < len(piece):
-                yield begin + skipped, context.logit_rows(skipped, len(piece) - skipped)
+            start, stop = max(first, begin), min(end, begin + len(piece))
+            if start < stop:
+                yield start, context.logit_rows(start - begin, stop - start)
 
     def close(self) -> None:
         """Free the context."""

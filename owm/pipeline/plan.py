@@ -3,24 +3,30 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import cast
 
 from owm.errors import UsageError
 from owm.formats.gguf import DEFAULT_ALIGNMENT, TENSOR_TYPES
-from owm.formats.gguf_writer import I32, TYPE_IDS, U16, TensorHeader, Value, encode_header
-from owm.pipeline.rows import Rows
+from owm.formats.gguf_writer import I32, TYPE_IDS, U16, RawValue, TensorHeader, Value, encode_header
+from owm.pipeline.rows import Array, Rows
 
 SPLIT_HEADER_BYTES = 256  # of a part's own metadata
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """One tensor on its way: from `rows` to `type_name` (`Q4_K`), because of `reason`."""
+    """One tensor on its way: from `rows` to `type_name` (`Q4_K`), because of `reason`.
+
+    `weights` are the importance of its columns, float32 of shape [matrices, row length]: one row for all matrices (of
+    experts), or one for each.
+    """
 
     name: str
     rows: Rows
     type_name: str
     reason: str
+    weights: Array | None = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,7 +47,7 @@ class PlannedTensor:
     def row_bytes(self) -> int:
         """Bytes of one row in the file."""
         _, values, size = TENSOR_TYPES[TYPE_IDS[self.type_name]]
-        return self.rows.shape[-1] // values * size
+        return (self.rows.shape[-1] if self.rows.shape else 1) // values * size
 
     @property
     def n_bytes(self) -> int:
@@ -56,14 +62,17 @@ class PlannedFile:
     header: bytes
     tensors: tuple[PlannedTensor, ...]
     offsets: tuple[int, ...]
+    alignment: int = DEFAULT_ALIGNMENT
+
+    @property
+    def end(self) -> int:
+        """Where the last tensor ends."""
+        return self.offsets[-1] + self.tensors[-1].n_bytes if self.tensors else len(self.header)
 
     @property
     def n_bytes(self) -> int:
         """Size of the file."""
-        if not self.tensors:
-            return len(self.header)
-        end = self.offsets[-1] + self.tensors[-1].n_bytes
-        return end + -end % DEFAULT_ALIGNMENT
+        return self.end + -self.end % self.alignment if self.tensors else len(self.header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +107,31 @@ def make_plan(
     tensors: Sequence[PlannedTensor],
     *,
     split_max_bytes: int | None = None,
+    parts: Sequence[int] | None = None,
     origin: str = "",
 ) -> Plan:
     """Lay tensors out in one file, or in several of at most `split_max_bytes` each.
 
     Args:
+        parts: the number of the file that each tensor is to lie in, instead.
         origin: names the bytes that the tensors come from, see `Plan.digest`.
 
     Raises:
         UsageError: a tensor alone is larger than a file may be.
     """
-    groups = [list(tensors)] if split_max_bytes is None else _split(metadata, tensors, split_max_bytes)
+    if parts is not None:
+        numbers = sorted(set(parts))
+        groups = [[tensor for tensor, part in zip(tensors, parts, strict=True) if part == n] for n in numbers]
+        tensors = [tensor for group in groups for tensor in group]
+    else:
+        groups = [list(tensors)] if split_max_bytes is None else _split(metadata, tensors, split_max_bytes)
     files = []
     for number, group in enumerate(groups):
         # ref: llama.cpp tools/gguf-split: the first file has all metadata, every file says which it is.
         own: dict[str, Value] = dict(metadata) if number == 0 else {}
         if len(groups) > 1:
             own |= {"split.no": U16(number), "split.count": U16(len(groups)), "split.tensors.count": I32(len(tensors))}
-        files.append(_lay_out(own, group))
+        files.append(lay_out(own, group))
     return Plan(dict(metadata), tuple(tensors), tuple(files), origin)
 
 
@@ -140,10 +156,13 @@ def _split(
     return groups
 
 
-def _lay_out(metadata: Mapping[str, Value], tensors: Sequence[PlannedTensor]) -> PlannedFile:
+def lay_out(metadata: Mapping[str, Value], tensors: Sequence[PlannedTensor]) -> PlannedFile:
+    """Place tensors in one file, one after the other, aligned as its metadata asks for."""
+    asked = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    alignment = int(cast(int, asked.value if isinstance(asked, RawValue) else asked))
     headers, offset = [], 0
     for tensor in tensors:
         headers.append(TensorHeader(tensor.name, tensor.shape, tensor.type_name, offset))
-        offset += tensor.n_bytes + -tensor.n_bytes % DEFAULT_ALIGNMENT
-    header = encode_header(metadata, headers)
-    return PlannedFile(header, tuple(tensors), tuple(len(header) + entry.offset for entry in headers))
+        offset += tensor.n_bytes + -tensor.n_bytes % alignment
+    header = encode_header(metadata, headers, alignment=alignment)
+    return PlannedFile(header, tuple(tensors), tuple(len(header) + entry.offset for entry in headers), alignment)

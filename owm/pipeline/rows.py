@@ -9,30 +9,36 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
 from owm.errors import MalformedFile
+from owm.formats.gguf import TENSOR_TYPES
 
 DType = Literal[
-    "F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I64", "I32", "I16", "I8", "U8", "BOOL", "MXFP4"
-]
+    "F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "I64", "I32", "I16", "I8", "U8", "BOOL",
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_K", "IQ2_XXS",
+    "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "IQ1_M", "TQ1_0", "TQ2_0", "MXFP4", "NVFP4",
+    "Q1_0", "Q2_0",
+]  # fmt: skip
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# What holds the values in memory: types that numpy lacks are carried as raw bits.
+# Elements and bytes of a quant block.
+QUANT_BLOCKS = {cast(DType, name): (values, size) for name, values, size in TENSOR_TYPES.values() if values > 1}
+
+# What holds the values in memory: types that numpy lacks are carried as raw bits, quant blocks as bytes.
 CARRIERS: dict[DType, np.dtype[Any]] = {
     "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"),
     "F8_E4M3": np.dtype("u1"), "F8_E5M2": np.dtype("u1"), "F8_E8M0": np.dtype("u1"), "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"), "U8": np.dtype("u1"),
-    "BOOL": np.dtype("u1"), "MXFP4": np.dtype("u1"),
+    "BOOL": np.dtype("u1"), **dict.fromkeys(QUANT_BLOCKS, np.dtype("u1")),
 }  # fmt: skip
-MXFP4_VALUES, MXFP4_BYTES = 32, 17  # of a quant block
 STRIP_BYTES = 64 << 20  # of a transposed tensor that are held at once
 
 
 class Rows(Protocol):
-    """A lazy tensor. `shape` is outermost first; `MXFP4` rows hold whole quant blocks, 17 bytes for 32 values."""
+    """A lazy tensor. `shape` is outermost first, in values; rows of a quantized type are the bytes of quant blocks."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,8 +64,9 @@ def n_rows(shape: Sequence[int]) -> int:
 def row_bytes(rows: Rows) -> int:
     """Return the bytes of one row as it is carried."""
     width = rows.shape[-1] if rows.shape else 1
-    if rows.dtype == "MXFP4":
-        return width // MXFP4_VALUES * MXFP4_BYTES
+    if rows.dtype in QUANT_BLOCKS:
+        values, size = QUANT_BLOCKS[rows.dtype]
+        return width // values * size
     return width * CARRIERS[rows.dtype].itemsize
 
 
@@ -269,7 +276,7 @@ class TransposedRows:
 def read_all(rows: Rows) -> Array:
     """Read a whole tensor into an array of its shape (for small ones, and where no way leads around it)."""
     matrix = rows.read(0, _n_rows_of(rows))
-    return matrix if rows.dtype == "MXFP4" else matrix.reshape(rows.shape)
+    return matrix if rows.dtype in QUANT_BLOCKS else matrix.reshape(rows.shape)
 
 
 def _n_rows_of(rows: Rows) -> int:

@@ -21,19 +21,22 @@ BLOCK_BYTES = 4096  # offsets and lengths of a direct write are multiples of it
 class Stream:
     """A sequential writer of `n_bytes` bytes to an existing or new file; `append` in one thread, in order."""
 
-    def __init__(self, path: Path, n_bytes: int, *, position: int = 0, digest: bool = False) -> None:
-        """Open a file; what lies before `position` is there already.
+    def __init__(
+        self, path: Path, n_bytes: int, *, position: int = 0, digest: bool = False, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        """Open a file; what lies before `position` is there already. `chunk_bytes` is a multiple of `BLOCK_BYTES`.
 
         Raises:
             OSError: it cannot be opened.
         """
         self.n_bytes = n_bytes
+        self._chunk_bytes = chunk_bytes
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         os.ftruncate(self._fd, n_bytes)
         self._direct = _open_direct(path)
         self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
         for _ in range(N_BUFFERS):
-            self._free.put(mmap.mmap(-1, CHUNK_BYTES))
+            self._free.put(mmap.mmap(-1, chunk_bytes))
         self._writers = ThreadPoolExecutor(2, thread_name_prefix="owm-disk")
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="owm-hash")
         self._sha256 = hashlib.sha256() if digest else None
@@ -54,11 +57,11 @@ class Stream:
         """
         begin = 0
         while begin < len(raw):
-            n = min(len(raw) - begin, CHUNK_BYTES - self._filled)
+            n = min(len(raw) - begin, self._chunk_bytes - self._filled)
             self._chunk[self._filled : self._filled + n] = raw[begin : begin + n]
             self._filled += n
             begin += n
-            if self._filled == CHUNK_BYTES:
+            if self._filled == self._chunk_bytes:
                 self._send()
                 self._chunk = self._free.get()
 

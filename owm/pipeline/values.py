@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from owm.native import quants
-from owm.pipeline.rows import Array, DType, MappedRows, Rows
+from owm.pipeline.rows import QUANT_BLOCKS, Array, DType, MappedRows, Rows
+
+CACHE_VALUES = 1 << 16  # widened and quantized at a time: as float32 they stay in a core's own cache
 
 # The first bit pattern that is infinite or no number; the sign bit in front makes another range at the top.
 _NOT_FINITE: dict[DType, int] = {"F64": 0x7FF0000000000000, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
@@ -21,7 +23,7 @@ def widened(rows: Rows) -> Rows:
 
 def into_f32(block: Array, dtype: DType) -> Array:
     """Widen or round a block to float32."""
-    if dtype in ("F16", "BF16"):
+    if dtype in ("F16", "BF16") or dtype in QUANT_BLOCKS:
         return quants.into_f32(block, dtype)
     if dtype in ("F8_E4M3", "F8_E5M2", "F8_E8M0"):
         return _float8_values(dtype)[block]
@@ -29,12 +31,21 @@ def into_f32(block: Array, dtype: DType) -> Array:
         return np.asarray(block, np.float32)
 
 
-def encode(block: Array, dtype: DType, type_name: str) -> Array:
-    """Return a block of rows as the bytes of a tensor type: `F32`, `F16`, `BF16`, or the type it has already."""
+def encode(block: Array, dtype: DType, type_name: str, weights: Array | None = None) -> Array:
+    """Return a block of rows as the bytes of a tensor type.
+
+    Args:
+        weights: importance of the columns, float32, for types that are quantized.
+    """
     if dtype == type_name:
         return block
-    wide = into_f32(block, dtype)
-    return wide if type_name == "F32" else quants.from_f32(wide, type_name)
+    if type_name in ("F32", "F16", "BF16"):
+        wide = into_f32(block, dtype)
+        return wide if type_name == "F32" else quants.from_f32(wide, type_name)
+    step = max(1, CACHE_VALUES // max(1, block.shape[-1]))
+    parts = (into_f32(block[begin : begin + step], dtype) for begin in range(0, len(block), step))
+    made = [quants.quantize(part, type_name, weights) for part in parts]
+    return made[0] if len(made) == 1 else np.concatenate(made)
 
 
 def count_not_finite(block: Array, dtype: DType) -> int:

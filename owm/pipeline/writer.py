@@ -1,11 +1,10 @@
 """The one streaming writer: rows are read, transformed and encoded in worker threads and written in order.
 
-The file grows under `NAME.incomplete` and takes its name when it is whole, on disk and has passed the check that its
-maker wants. A journal beside it notes up to where the bytes are on disk, so that the same plan, started again after a
-kill, goes on from there.
+Several plans of the same tensors (a model in several types) are written from one reading. A file grows under
+`NAME.incomplete` and takes its name when it is whole, on disk and has passed the check that its maker wants. A journal
+beside it notes up to where the bytes are on disk, so that the same plan, started again after a kill, goes on there.
 """
 
-import json
 import os
 import shutil
 import time
@@ -13,28 +12,26 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from owm.errors import NotEnoughDisk, StoreError
 from owm.events import Advanced, Finished, Sink, Started, Warned, ignore
-from owm.pipeline.plan import Plan, PlannedFile, PlannedTensor
-from owm.pipeline.rows import Array, DType, row_bytes
-from owm.pipeline.stream import Stream
-from owm.pipeline.values import count_not_finite, encode
+from owm.pipeline.block import Block, encode_block
+from owm.pipeline.output import Output, OutputFile, incomplete_path
+from owm.pipeline.plan import Plan, PlannedTensor
+from owm.pipeline.rows import QUANT_BLOCKS, row_bytes
+from owm.pipeline.stream import CHUNK_BYTES, N_BUFFERS
 from owm.store.download import write_error
-from owm.store.manifest import sync_folder
 from owm.units import format_bytes
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: there processes are not kept apart
-    fcntl = None  # type: ignore[assignment]
+__all__ = ["Buffers", "Verify", "Written", "incomplete_path", "write", "write_all"]
 
-BLOCK_BYTES = 4 << 20  # of rows that a worker holds at once
+BLOCK_BYTES = 4 << 20  # of rows that a worker holds at once, read or made
+BLOCK_VALUES = 1 << 20  # at most, if they are quantized: a slow type takes a second for so many
 N_AHEAD = 8  # blocks in work or waiting to be written
+MIN_BLOCK_BYTES = 256 << 10
 SYNC_SECONDS = 1.0  # between two flushes to disk, after which the journal is brought up to date
 RESERVE_BYTES = 64 << 20  # left free on the disk
 
@@ -54,31 +51,27 @@ class Written:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Rows of a tensor, encoded, and what was wrong with them."""
-
-    tensor: PlannedTensor
-    raw: Array
-    n_not_finite: int
-    n_too_large: int
+def write(plan: Plan, paths: Sequence[Path], **options: Any) -> list[Written]:
+    """Write every file of one plan; see `write_all`."""
+    return write_all([(plan, paths)], **options)[0]
 
 
-def write(
-    plan: Plan,
-    paths: Sequence[Path],
+def write_all(
+    outputs: Sequence[tuple[Plan, Sequence[Path]]],
     *,
     n_threads: int | None = None,
+    memory_bytes: int | None = None,
     verify: Verify = lambda *, wait: None,
     digest: bool = True,
     stage: str = "convert",
     sink: Sink = ignore,
-) -> list[Written]:
-    """Write every file of a plan; either all of them appear, or none.
+) -> list[list[Written]]:
+    """Write every file of some plans, which have the same tensors in the same order; all files appear, or none.
 
     Args:
-        paths: one path a file of the plan.
+        outputs: plans, each with one path a file.
         n_threads: workers, default one a core.
+        memory_bytes: about what the buffers may take, default as much as keeps workers and disk busy.
         verify: called now and then (`wait=False`) and at the end (`wait=True`), before anything takes its name; raises
             if nothing may.
         digest: whether the sha256 of the files is wanted.
@@ -86,28 +79,29 @@ def write(
     Raises:
         NotEnoughDisk, StoreError: the disk is full or cannot be written; what is written is kept for another try.
         MalformedFile: a source file is not what its header said; nothing is kept.
+        Damaged: values that are no numbers, which quantized types cannot hold; nothing is kept.
     """
     began = time.perf_counter()
-    files = [_File(planned, path, plan.digest()) for planned, path in zip(plan.files, paths, strict=True)]
+    buffers = Buffers.within(memory_bytes, len(outputs))
+    todo = [Output(plan, paths, buffers.chunk_bytes) for plan, paths in outputs]
+    files = [file for output in todo for file in output.files]
     progress = _Progress(stage, verify, sink)
-    written: list[Written] = []
+    first_path = files[0].path
     try:
         for file in files:
             file.lock()
         _check_space(files)
-        sink(Started(stage, plan.n_bytes, "bytes"))
+        sink(Started(stage, sum(plan.n_bytes for plan, _ in outputs), "bytes"))
         with ThreadPoolExecutor(n_threads or os.cpu_count() or 1, thread_name_prefix="owm-rows") as pool:
-            written += [
-                Written(file.path, file.planned.n_bytes, file.write(pool, progress, digest=digest)) for file in files
-            ]
+            _stream(todo, buffers, pool, progress, digest=digest)
         verify(wait=True)
         for file in files:
             file.publish()
     except OSError as error:
-        translated = write_error(error, paths[0])
+        translated = write_error(error, first_path)
         if isinstance(translated, NotEnoughDisk):
             raise translated from error
-        raise StoreError(f"cannot write {error.filename or paths[0]}: {error.strerror or error}") from error
+        raise StoreError(f"cannot write {error.filename or first_path}: {error.strerror or error}") from error
     except BaseException as error:
         if not isinstance(error, KeyboardInterrupt | NotEnoughDisk):
             for file in files:
@@ -118,10 +112,98 @@ def write(
             file.unlock()
     progress.warn()
     sink(Finished(stage, time.perf_counter() - began))
-    return written
+    return [[Written(file.path, file.planned.n_bytes, file.sha256) for file in output.files] for output in todo]
 
 
-def _check_space(files: Sequence["_File"]) -> None:
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """How much is held in memory: blocks ahead of the disk, bytes of a block, bytes of a stream's buffers."""
+
+    n_ahead: int
+    block_bytes: int
+    chunk_bytes: int
+
+    @classmethod
+    def within(cls, memory_bytes: int | None, n_outputs: int) -> "Buffers":
+        """Choose sizes that stay within a limit as well as they can."""
+        sizes = cls(N_AHEAD, BLOCK_BYTES, CHUNK_BYTES)
+        if memory_bytes is None:
+            return sizes
+        while sizes.total(n_outputs) > memory_bytes and sizes.block_bytes > MIN_BLOCK_BYTES:
+            sizes = cls(max(sizes.n_ahead - 1, 4), sizes.block_bytes // 2, max(sizes.chunk_bytes // 2, MIN_BLOCK_BYTES))
+        return sizes
+
+    def total(self, n_outputs: int) -> int:
+        """Return the bytes of all buffers: a block is held as it was read and as each output wants it."""
+        return self.n_ahead * self.block_bytes * (1 + n_outputs) + N_BUFFERS * self.chunk_bytes * n_outputs
+
+
+def _stream(
+    outputs: Sequence[Output], buffers: Buffers, pool: ThreadPoolExecutor, progress: "_Progress", *, digest: bool
+) -> None:
+    """Keep the workers some blocks ahead of the streams, which take them in order."""
+    coming: deque[tuple[int, int, int, Future[Block]]] = deque()
+    syncing: Future[None] | None = None
+    synced = time.monotonic()
+    try:
+        for output in outputs:
+            output.open(progress.advance, digest=digest)
+        todo = _blocks(outputs, buffers)
+        while True:
+            while len(coming) < buffers.n_ahead and (following := next(todo, None)):
+                index, begin, end, targets = following
+                coming.append((index, begin, end, pool.submit(encode_block, targets, begin, end)))
+            if not coming:
+                break
+            index, begin, end, future = coming.popleft()
+            block = future.result()
+            for output, raw in zip(outputs, block.raws, strict=True):
+                if raw is not None:
+                    output.append(index, begin, raw, progress.advance)
+            progress.notice(outputs[0].tensors[index].name, block)
+            if time.monotonic() - synced > SYNC_SECONDS and (syncing is None or syncing.done()):
+                if syncing is not None:
+                    syncing.result()
+                syncing = pool.submit(_sync, [output.marks() for output in outputs])
+                synced = time.monotonic()
+        for output in outputs:
+            output.finish(progress.advance)
+    except KeyboardInterrupt:
+        for output in outputs:
+            output.suspend()
+        raise
+    finally:
+        for *_, future in coming:
+            future.cancel()
+        wait(future for *_, future in coming)
+        if syncing is not None:
+            wait([syncing])
+        for output in outputs:
+            output.close()
+
+
+def _blocks(
+    outputs: Sequence[Output], buffers: Buffers
+) -> Iterator[tuple[int, int, int, tuple[PlannedTensor | None, ...]]]:
+    """Cut the tensors that are still wanted into blocks: tensor, first row, end, what each output makes of it."""
+    for index, tensor in enumerate(outputs[0].tensors):
+        targets = tuple(output.tensors[index] if output.wants(index) else None for output in outputs)
+        wanted = [target for target in targets if target is not None]
+        if not wanted:
+            continue
+        widest = max(1, row_bytes(tensor.rows), *(target.row_bytes for target in wanted))
+        step = max(1, buffers.block_bytes // widest)
+        if any(target.type_name in QUANT_BLOCKS for target in wanted):
+            step = max(1, min(step, BLOCK_VALUES // max(1, tensor.rows.shape[-1])))
+        # Matrices that have weights of their own are cut apart.
+        n_matrices = max(1 if target.weights is None else len(target.weights) for target in wanted)
+        n_rows = tensor.n_rows // n_matrices
+        for matrix in range(0, tensor.n_rows, max(1, n_rows)):
+            for begin in range(matrix, matrix + n_rows, step):
+                yield index, begin, min(begin + step, matrix + n_rows), targets
+
+
+def _check_space(files: Sequence[OutputFile]) -> None:
     needed = sum(file.planned.n_bytes - file.n_bytes_on_disk() for file in files) + RESERVE_BYTES
     folder = files[0].path.parent
     free = shutil.disk_usage(folder).free
@@ -146,13 +228,15 @@ class _Progress:
         self._not_finite: Counter[str] = Counter()
         self._too_large: Counter[str] = Counter()
 
-    def advance(self, n_bytes: int, block: _Block | None = None) -> None:
-        """Count bytes of the file that need no more work."""
+    def advance(self, n_bytes: int) -> None:
+        """Count bytes of a file that need no more work."""
         self._done += n_bytes
-        if block is not None:
-            self._not_finite[block.tensor.name] += block.n_not_finite
-            self._too_large[block.tensor.name] += block.n_too_large
-        self._sink(Advanced(self._stage, self._done, block.tensor.name if block else None))
+
+    def notice(self, name: str, block: Block) -> None:
+        """Tell how far it is, and remember what was wrong with a tensor's values."""
+        self._not_finite[name] += block.n_not_finite
+        self._too_large[name] += block.n_too_large
+        self._sink(Advanced(self._stage, self._done, name))
         self._verify(wait=False)
 
     def warn(self) -> None:
@@ -165,171 +249,6 @@ class _Progress:
             self._sink(Warned(self._stage, text))
 
 
-class _File:
-    """One file on its way, and the journal of how far it has come."""
-
-    def __init__(self, planned: PlannedFile, path: Path, digest: str) -> None:
-        self.planned = planned
-        self.path = path
-        self._incomplete = path.with_name(path.name + ".incomplete")
-        self._journal = path.with_name(path.name + ".incomplete.journal")
-        self._digest = digest
-        self._lock = -1
-
-    def lock(self) -> None:
-        """Keep other processes from writing the same file until `unlock`.
-
-        Raises:
-            StoreError: one does.
-        """
-        if fcntl is None:
-            return
-        while self._lock < 0:
-            fd = os.open(self._incomplete, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(fd), os.stat(self._incomplete)):
-                    self._lock, fd = fd, -1
-            except FileNotFoundError:  # another process has just finished it
-                continue
-            except BlockingIOError:
-                raise StoreError(
-                    f"another owm is writing {self.path}", hint="wait for it, or write to another file (`-o`)"
-                ) from None
-            finally:
-                if fd >= 0:
-                    os.close(fd)
-
-    def unlock(self) -> None:
-        """Let others write the file; nothing stays of one that was not begun."""
-        if self._lock >= 0:
-            if not os.fstat(self._lock).st_size:
-                self._incomplete.unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = -1
-
-    def n_bytes_on_disk(self) -> int:
-        """Return how much of the disk an earlier try has taken already."""
-        try:
-            found = self._incomplete.stat()
-        except FileNotFoundError:
-            return 0
-        return min(getattr(found, "st_blocks", 0) * 512, self.planned.n_bytes)
-
-    def write(self, pool: ThreadPoolExecutor, progress: _Progress, *, digest: bool) -> str:
-        """Write what is missing and flush it; return the sha256 if it is wanted."""
-        first, position = self._resume()
-        if position == 0:
-            if self._incomplete.exists():
-                os.truncate(self._incomplete, 0)
-            self._journal.write_text(json.dumps({"plan": self._digest}) + "\n", "utf-8")
-        stream = Stream(self._incomplete, self.planned.n_bytes, position=position, digest=digest)
-        try:
-            if position == 0:
-                stream.append(memoryview(self.planned.header))
-                position = len(self.planned.header)
-            progress.advance(position)
-            self._write_tensors(stream, first, position, pool, progress)
-            return stream.finish()
-        except KeyboardInterrupt:
-            self._sync(stream, stream.suspend())
-            raise
-        finally:
-            stream.close()
-
-    def _write_tensors(
-        self, stream: Stream, first: int, position: int, pool: ThreadPoolExecutor, progress: _Progress
-    ) -> None:
-        """Keep the workers some blocks ahead of the stream, which takes them in order."""
-        todo = self._blocks(first)
-        coming: deque[tuple[int, Future[_Block]]] = deque()
-        synced = time.monotonic()
-        syncing: Future[None] | None = None
-        try:
-            while True:
-                while len(coming) < N_AHEAD and (following := next(todo, None)):
-                    offset, tensor, begin, end = following
-                    coming.append((offset, pool.submit(_encode, tensor, begin, end)))
-                if not coming:
-                    break
-                offset, future = coming.popleft()
-                block = future.result()
-                gap = offset - position  # what aligns a tensor
-                stream.append(memoryview(bytes(gap)))
-                stream.append(block.raw.data)
-                position = offset + len(block.raw)
-                progress.advance(gap + len(block.raw), block)
-                if time.monotonic() - synced > SYNC_SECONDS and (syncing is None or syncing.done()):
-                    if syncing is not None:
-                        syncing.result()
-                    syncing = pool.submit(self._sync, stream, stream.watermark())
-                    synced = time.monotonic()
-            gap = self.planned.n_bytes - position
-            stream.append(memoryview(bytes(gap)))
-            progress.advance(gap)
-        finally:
-            for _, future in coming:
-                future.cancel()
-            wait(future for _, future in coming)
-            if syncing is not None:
-                wait([syncing])
-
-    def publish(self) -> None:
-        """Give the file its name."""
-        os.replace(self._incomplete, self.path)
-        self._journal.unlink(missing_ok=True)
-        sync_folder(self.path.parent)
-
-    def discard(self) -> None:
-        """Remove what cannot become a file, unless another process is writing it."""
-        if self._lock < 0 and fcntl is not None:
-            return
-        self._incomplete.unlink(missing_ok=True)
-        self._journal.unlink(missing_ok=True)
-
-    def _blocks(self, first: int) -> Iterator[tuple[int, PlannedTensor, int, int]]:
-        """Cut the tensors from `first` on into blocks of rows, each with its place in the file."""
-        for offset, tensor in list(zip(self.planned.offsets, self.planned.tensors, strict=True))[first:]:
-            step = max(1, BLOCK_BYTES // max(1, row_bytes(tensor.rows), tensor.row_bytes))
-            for begin in range(0, tensor.n_rows, step):
-                yield offset + begin * tensor.row_bytes, tensor, begin, min(begin + step, tensor.n_rows)
-
-    def _sync(self, stream: Stream, watermark: int) -> None:
-        """Flush, then note how far the file has come."""
-        stream.flush()
-        with open(self._journal, "a", encoding="utf-8") as journal:
-            journal.write(f"{watermark}\n")
-
-    def _resume(self) -> tuple[int, int]:
-        """Return the first tensor to write and where it begins; 0 and 0 for a file that begins anew.
-
-        A journal of another plan does not count, nor a line without its end: the process died while it was written.
-        """
-        try:
-            if self._incomplete.stat().st_size != self.planned.n_bytes:
-                return 0, 0
-            first, *rest = self._journal.read_text("utf-8").splitlines(keepends=True)
-            if json.loads(first) != {"plan": self._digest}:
-                return 0, 0
-            lines = [int(line) for line in rest if line.endswith("\n") and line.strip().isdecimal()]
-        except (OSError, ValueError):
-            return 0, 0
-        watermark = max(lines, default=0)
-        placed = zip(self.planned.offsets, self.planned.tensors, strict=True)
-        ends = [offset + tensor.n_bytes for offset, tensor in placed]
-        index = next((index for index, end in enumerate(ends) if end > watermark), len(ends) - 1)
-        if watermark < len(self.planned.header) or not ends:
-            return 0, 0
-        return index, self.planned.offsets[index]
-
-
-def _encode(tensor: PlannedTensor, begin: int, end: int) -> _Block:
-    """Read and encode some rows. Runs in a worker."""
-    rows = tensor.rows.read(begin, end)
-    bad = count_not_finite(rows, tensor.rows.dtype)
-    made = encode(rows, tensor.rows.dtype, tensor.type_name)
-    raw = np.ascontiguousarray(made).view(np.uint8).reshape(-1)
-    assert len(raw) == (end - begin) * tensor.row_bytes, f"{tensor.name}: {len(raw)} bytes"
-    narrow: DType | None = {"F16": "F16", "BF16": "BF16", "F32": "F32"}.get(tensor.type_name)  # type: ignore[assignment]
-    grown = count_not_finite(made, narrow) - bad if narrow is not None and narrow != tensor.rows.dtype else 0
-    return _Block(tensor, raw, bad, max(grown, 0))
+def _sync(marks: Sequence[Sequence[tuple[OutputFile, int]]]) -> None:
+    for file, watermark in chain.from_iterable(marks):
+        file.sync(watermark)

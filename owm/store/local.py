@@ -164,7 +164,20 @@ class Store:
     def candidates(self, ref: ModelRef) -> tuple[ModelRef, ...]:
         """Return the references at real sources that `ref` stands for, in the order to try."""
         ref = self.aliases.expand(ref)
-        return catalog.load().sources(ref) if ref.kind == "catalog" else (ref,)
+        if ref.kind != "catalog":
+            return (ref,)
+        try:
+            return (*catalog.load().sources(ref), *self._made_here(ref))
+        except ModelNotFound:
+            if made := self._made_here(ref):
+                return made
+            raise
+
+    def _made_here(self, ref: ModelRef) -> tuple[ModelRef, ...]:
+        """Return the reference to what was made of the user's own files under a short name, if there is such."""
+        name = f"{ref.name}:{ref.size}" if ref.size else ref.name
+        is_there = (self.home / "models" / "local" / safe_component(name)).is_dir()
+        return (ModelRef("local", name, quant=ref.quant),) if is_there else ()
 
     def folder_of(self, source: str, name: str, revision: str | None, label: str) -> Path:
         """Return the folder of a model that is or will be stored."""
@@ -221,7 +234,7 @@ class Store:
         """
         if model.manifest is None:
             return
-        for record in model.manifest.files:
+        for number, record in enumerate(model.manifest.files):
             path = self.file_path(record)
             if not file_exists(path):
                 raise ModelNotFound(
@@ -234,7 +247,7 @@ class Store:
                 size = path.stat().st_size
                 if size != record.size_bytes:
                     raise MalformedFile(path, f"it has {size} bytes instead of {record.size_bytes}", hint=hint)
-                actual = sha256_of(path, sink=sink)
+                actual = sha256_of(path, blanked=model.manifest.blanked if number == 0 else None, sink=sink)
             except OSError as error:
                 raise read_error(error, path) from error
             if actual != record.sha256:

@@ -16,6 +16,7 @@ from owm.store import refs
 
 SCHEMA = 1
 FILE_NAME = "manifest.json"
+MAX_BLANKED = 4096  # more of a file is never left out of its sha256
 
 Root = Literal["owm", "hub"]
 
@@ -70,6 +71,17 @@ class Manifest:
         """Bytes of all files together."""
         return sum(file.size_bytes for file in self.files)
 
+    @property
+    def blanked(self) -> tuple[int, int] | None:
+        """Offset and length of the text in the first file that counts as spaces in its sha256: its certificate."""
+        place = (self.quality or {}).get("blanked")
+        if not isinstance(place, dict):
+            return None
+        offset, length = place.get("offset"), place.get("size_bytes")
+        if isinstance(offset, int) and isinstance(length, int) and offset >= 0 and 0 < length <= MAX_BLANKED:
+            return offset, length
+        return None
+
 
 def dump(manifest: Manifest) -> str:
     """Write a manifest as JSON text."""
@@ -95,6 +107,7 @@ def parse(text: str, path: Path) -> Manifest:
         manifest = Manifest(**raw)
         if schema != SCHEMA or not manifest.files or any(f.root not in ("owm", "hub") for f in manifest.files):
             raise ValueError("unknown schema, root or no files")
+        _check_types(manifest, "quality", dict | None)
         _check_types(manifest, "ref source name label created_at", str)
         _check_types(manifest, "revision commit licence", str | None)
         _check_types(manifest.facts, "architecture", str)

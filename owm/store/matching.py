@@ -23,6 +23,8 @@ def names(short: str, stored: Manifest) -> list[str]:
     exact = [stored.ref] if of.kind == "url" else [f"{stored.ref}:{stored.label}"]
     if of.kind == "pypi":
         exact = [stored.ref, f"{replace(of, revision=stored.commit)}"]
+    if of.kind == "local":
+        exact = [f"{of.name}:{stored.label}", *exact]
     if of.kind == "hub":
         file = path_in_repo(stored.files[0])
         at_commit = replace(of, revision=stored.commit)

@@ -78,7 +78,7 @@ def plan(
     Raises:
         ModelNotFound, QuantNotFound, NoUsableFile, SourceUnreachable, AccessDenied, Unsupported.
     """
-    candidates = store.candidates(ref)
+    candidates = [each for each in store.candidates(ref) if each.kind != "local"] or [ref]
     problems: list[OwmError] = []
     unreachable: set[str] = set()
     for index, wanted in enumerate(candidates):

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from owm.errors import UsageError
 from owm.store.quants import label_of
 
-Kind = Literal["catalog", "hub", "pypi", "url", "path", "ollama", "oci", "modelscope"]
+Kind = Literal["catalog", "hub", "pypi", "url", "path", "local", "ollama", "oci", "modelscope"]
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _SIZE = r"(?:\d+x)?[eE]?\d+(?:\.\d+)?[kKmMbB](?:-[aA]\d+(?:\.\d+)?[bB])?"
@@ -33,6 +33,7 @@ _HF = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?:@{_HUB_REVISION})?(?:/(?P<file>.
 _HUB_OTHER = ("datasets", "spaces", "collections", "papers", "docs", "blog", "api", "models")
 _USERINFO = re.compile(r"[a-z][a-z0-9+.-]+:[/\\]+[^/\\?#]*@", re.IGNORECASE)
 _PYPI = re.compile(rf"pypi:(?P<name>{_NAME})(?:==(?P<revision>[A-Za-z0-9][A-Za-z0-9._+!-]*))?")
+_LOCAL = re.compile(rf"local:(?P<name>{_NAME})(?::(?P<quant>{_QUANT}))?")
 _OWN_SYNTAX = {"ollama": "ollama:", "oci": "oci://", "modelscope": "modelscope:"}
 
 
@@ -40,7 +41,8 @@ _OWN_SYNTAX = {"ollama": "ollama:", "oci": "oci://", "modelscope": "modelscope:"
 class ModelRef:
     """A parsed reference.
 
-    `name` is the catalog name, `owner/repo`, the package, the address without its query, or the path; `revision` is a
+    `name` is the catalog name, `owner/repo`, the package, the address without its query, the path, or (`local`) the
+    name under which owm keeps what it has made of files of the user's; `revision` is a
     Hub revision, a package version, or the hash of an address with a query; `file` is a path inside a Hub repo.
     `query` may hold a secret: it is kept for the request alone, never printed, stored or compared.
     """
@@ -202,6 +204,15 @@ def _print_pypi(ref: ModelRef) -> str:
     return f"pypi:{ref.name}" + (f"=={ref.revision}" if ref.revision else "")
 
 
+def _parse_local(text: str) -> ModelRef | None:
+    match = _LOCAL.fullmatch(text)
+    return ModelRef("local", match["name"].lower(), quant=match["quant"]) if match else None
+
+
+def _print_local(ref: ModelRef) -> str:
+    return f"local:{ref.name}" + (f":{ref.quant}" if ref.quant else "")
+
+
 def _parse_url(text: str) -> ModelRef | None:
     try:
         if not re.match(r"https?://[^/\s]+", text, re.IGNORECASE) or not urlsplit(text).hostname:
@@ -251,6 +262,7 @@ def _own_syntax(kind: Kind) -> _Form:
 # Tried in this order: what has a scheme first, then the Hub, then paths, then short names.
 _FORMS: dict[Kind, _Form] = {
     "pypi": _Form(_parse_pypi, _print_pypi),
+    "local": _Form(_parse_local, _print_local),
     "ollama": _own_syntax("ollama"),
     "oci": _own_syntax("oci"),
     "modelscope": _own_syntax("modelscope"),

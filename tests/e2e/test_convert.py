@@ -122,12 +122,12 @@ def test_a_repo_with_safetensors_only_runs_in_one_go(hub: HubServer) -> None:
     done = run(["-m", "owm", "run", "acme/tiny", "the tin", "-n", "3"])
     assert done.exit_code == 0, done.stderr
     assert "pulling the original weights of acme/tiny" in done.stderr
-    assert "converting acme/tiny to BF16" in done.stderr
+    assert "quantizing acme/tiny to Q4_K_M" in done.stderr
     again = run(["-m", "owm", "run", "acme/tiny", "the tin", "-n", "3"], env={"HF_HUB_OFFLINE": "1"})
     assert again.exit_code == 0
     assert again.stderr == ""
     stored = run(["-m", "owm", "list", "--json"]).json
-    assert [(model["name"], model["quant"]) for model in stored] == [("acme/tiny:BF16", "BF16")]
+    assert [(model["name"], model["quant"]) for model in stored] == [("acme/tiny:Q4_K_M", "Q4_K_M")]
     assert run(["-m", "owm", "verify"]).exit_code == 0
 
 
@@ -152,17 +152,25 @@ def test_an_architecture_that_is_not_known_costs_no_weights(hub: HubServer) -> N
     assert not hub.asked("model.safetensors", "GET")
 
 
-def test_a_type_that_needs_quantizing_is_refused_before_the_download(hub: HubServer) -> None:
+def test_a_type_that_nothing_makes_is_refused_before_the_download(hub: HubServer) -> None:
     publish(hub)
-    refused(run(["-m", "owm", "pull", "acme/tiny:Q4_K_M"]), 3, "Q4_K_M")
+    refused(run(["-m", "owm", "pull", "acme/tiny:Q4_K_X"]), 3, "Q4_K_X")
     assert not hub.asked("safetensors", "GET")
+
+
+@pytest.mark.parametrize("asked", ["BF16", "Q8_0"])
+def test_the_type_named_with_a_repo_is_made(hub: HubServer, asked: str) -> None:
+    publish(hub)
+    assert run(["-m", "owm", "pull", f"acme/tiny:{asked.lower()}"]).exit_code == 0
+    stored = run(["-m", "owm", "list", "--json"]).json
+    assert [model["name"] for model in stored] == [f"acme/tiny:{asked}"]
 
 
 def test_a_pull_says_what_it_would_do(hub: HubServer) -> None:
     publish(hub)
     done = run(["-m", "owm", "pull", "acme/tiny", "--dry-run"])
     assert done.startswith("would pull the original weights of acme/tiny")
-    assert "convert" in done
+    assert "quantize" in done
 
 
 def test_pickles_are_refused_without_a_download(hub: HubServer) -> None:

@@ -69,7 +69,7 @@ def test_every_command_works_on_it_without_a_network(stored: Path) -> None:
     assert [model["name"] for model in listed] == ["smollm2:135m:Q4_1"]
     assert set(listed[0]) == {
         "name", "quant", "source", "revision", "commit", "licence", "architecture", "n_params", "n_ctx_train",
-        "size_bytes", "path", "files", "is_gone", "created_at", "last_used",
+        "size_bytes", "path", "files", "quality", "is_gone", "created_at", "last_used",
     }  # fmt: skip
     assert listed[0]["n_params"] == 134515008
     shown = run(["-m", "owm", "show", "smollm2", "--json"]).json

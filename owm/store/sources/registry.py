@@ -1,6 +1,6 @@
 """Which source serves which kind of reference: the one table to extend for a new source."""
 
-from owm.errors import Unsupported
+from owm.errors import ModelNotFound, Unsupported
 from owm.store.local import Store
 from owm.store.refs import Kind, ModelRef
 from owm.store.sources.base import Source
@@ -13,9 +13,12 @@ def source_for(ref: ModelRef, store: Store) -> Source:
     """Return the source of a reference.
 
     Raises:
+        ModelNotFound: it names something that owm has made here, and that is not there any more.
         Unsupported: this version of owm has no such source.
     """
     table: dict[Kind, Source] = {"hub": HubSource(store.hub), "pypi": PypiSource(), "url": UrlSource()}
+    if ref.kind == "local":
+        raise ModelNotFound(f"{ref} is not stored", ref=str(ref), hint="`owm list` shows what is")
     if ref.kind not in table:
         raise Unsupported(
             f"this version of owm cannot fetch from {ref.kind}: {ref}",

@@ -4,20 +4,16 @@ It is the one place that knows the store, the converter and the engine; none of 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owm import paths
-from owm.errors import QuantNotFound
+from owm.errors import QuantNotFound, UsageError
 from owm.events import Sink, ignore
-from owm.formats import gguf
-from owm.store import checkpoint, manifest, pull, refs
+from owm.library.keeping import Origin, inspect_file, keep
+from owm.store import checkpoint, pull, refs
 from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
-from owm.store.download import write_error
 from owm.store.local import Store
-from owm.store.manifest import FileRecord, Manifest, ModelFacts
 from owm.store.model import StoredModel
 from owm.store.refs import ModelRef
 
@@ -35,23 +31,6 @@ def open_store(environ: Mapping[str, str] | None = None) -> Store:
     return Store(paths.owm_home(environ), paths.hub_cache(environ))
 
 
-def inspect_file(path: Path) -> ModelFacts:
-    """Read a model file's header, as the last check before it becomes a stored model.
-
-    Raises:
-        MalformedFile, Unsupported.
-    """
-    header = gguf.read_header(path)
-    header.check_vocabulary()
-    return ModelFacts(
-        architecture=header.architecture,
-        name=header.text("general.name"),
-        n_params=header.n_params,
-        n_ctx_train=header.integer("context_length"),
-        licence=header.text("general.license"),
-    )
-
-
 def plan_pull(
     model: str | ModelRef, *, wants_checkpoint: bool = False, store: Store | None = None, sink: Sink = ignore
 ) -> pull.PullPlan | CheckpointPlan:
@@ -63,29 +42,46 @@ def plan_pull(
 def execute_pull(
     plan: pull.PullPlan | CheckpointPlan, *, store: Store | None = None, sink: Sink = ignore
 ) -> StoredModel:
-    """Bring a planned model into the store, a checkpoint converted; see `owm.store.pull.execute`."""
+    """Bring a planned model into the store, a checkpoint quantized; see `owm.store.pull.execute`."""
     store = store or open_store()
-    if isinstance(plan, CheckpointPlan):
-        check_type(plan)
-        fetched = fetch_checkpoint(plan, store=store, sink=sink)
+    if not isinstance(plan, CheckpointPlan):
+        return pull.execute(plan, store, inspect=inspect_file, sink=sink)
+    check_type(plan)
+    fetched = fetch_checkpoint(plan, store=store, sink=sink)
+    if is_converted(plan):
         return store_conversion(plan, fetched, plan_conversion(plan, fetched), store=store, sink=sink)
-    return pull.execute(plan, store, inspect=inspect_file, sink=sink)
+    from owm.library import quantizing
+    from owm.native.guard import Child
+
+    with Child() as child:
+        source = quantizing.of_checkpoint(plan, fetched)
+        return quantizing.store(source, [quantizing.plan_asked(source, plan.quant, child)], child, store, sink=sink)[0]
+
+
+def is_converted(plan: CheckpointPlan) -> bool:
+    """Tell whether a checkpoint was asked for in a type that holds its weights as they are, not quantized."""
+    return plan.quant is not None and plan.quant.upper() in ("F32", "F16", "BF16")
 
 
 def check_type(plan: CheckpointPlan) -> None:
-    """Refuse a checkpoint that was asked for in a type which conversion alone does not make.
+    """Refuse a checkpoint that was asked for in a type which nothing makes, before anything is fetched.
 
     Raises:
         QuantNotFound: it was.
     """
-    if plan.quant is not None and plan.quant.upper() not in ("F32", "F16", "BF16"):
+    if plan.quant is None or is_converted(plan):
+        return
+    from owm.quantize.types import FILE_TYPE_IDS, file_type
+
+    try:
+        file_type(plan.quant)
+    except UsageError as error:
         raise QuantNotFound(
-            f"{plan.name} has no model file of type {plan.quant}, only its original weights",
+            f"{plan.name} has no model file of type {plan.quant}, and its original weights cannot be made one",
             quant=plan.quant,
-            available=("BF16", "F16", "F32"),
-            hint=f"`{plan.name}` alone is converted in the type of its weights; "
-            "`:BF16`, `:F16` and `:F32` can be asked for",
-        )
+            available=tuple(FILE_TYPE_IDS),
+            hint=error.hint,
+        ) from error
 
 
 def fetch_config(model: str | ModelRef, *, store: Store | None = None, sink: Sink = ignore) -> Path:
@@ -167,7 +163,8 @@ def store_conversion(
         NotEnoughDisk, StoreError, Damaged: as `owm.convert.conversion.execute` does.
     """
     from owm import __version__
-    from owm.convert.conversion import execute, file_names
+    from owm.convert.conversion import execute
+    from owm.pipeline.parts import file_names
 
     def write(path: Path) -> "list[Written]":
         names = file_names(path.name, len(conversion.plan.files))
@@ -180,7 +177,7 @@ def store_conversion(
             "by": f"owm {__version__}",
         }
 
-    return _store(plan, fetched, conversion.label, write, recipe, store or open_store())
+    return keep(Origin.of_checkpoint(plan, fetched), conversion.label, write, recipe, store or open_store())
 
 
 def store_foreign(
@@ -210,84 +207,10 @@ def store_foreign(
     def write(path: Path) -> "list[Written]":
         return [run_converter(converter, opened, path, label, log=log, sink=sink)]
 
-    return _store(
-        plan,
-        fetched,
-        label,
-        write,
-        lambda: {"type": label, "by": str(converter.script.resolve())},
-        store or open_store(),
-    )
+    def recipe() -> dict[str, object]:
+        return {"type": label, "by": str(converter.script.resolve())}
 
-
-def _store(
-    plan: CheckpointPlan,
-    fetched: FetchedCheckpoint,
-    label: str,
-    write: "Callable[[Path], list[Written]]",
-    recipe: Callable[[], dict[str, object]],
-    store: Store,
-) -> StoredModel:
-    """Have the files of a model written into the store, unless they are there, and its manifest after them.
-
-    Args:
-        write: makes the file, or the parts of it beside that path.
-        recipe: what the manifest says of how it was made, asked for afterwards.
-    """
-    offer = plan.offer
-    folder = store.folder_of(offer.source, offer.name, offer.commit or offer.revision, label)
-    with store.lock(folder):
-        if (stored := store.at(folder)) is not None and not stored.is_gone:
-            return stored
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(error, folder) from error
-        written = write(folder / f"{offer.name.rpartition('/')[2]}-{label}.gguf")
-        facts = inspect_file(written[0].path)
-        n_params = sum(gguf.read_header(file.path).n_params for file in written)
-        made = Manifest(
-            ref=str(offer.ref.with_quant(None)),
-            source=offer.source,
-            name=offer.name,
-            label=label,
-            revision=offer.revision,
-            commit=offer.commit,
-            files=tuple(
-                FileRecord(
-                    file.path.relative_to(store.home).as_posix(),
-                    "owm",
-                    file.size_bytes,
-                    file.sha256,
-                    role="model" if index == 0 else "shard",
-                )
-                for index, file in enumerate(written)
-            ),
-            licence=plan.licence or facts.licence,
-            facts=replace(facts, n_params=n_params),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            gated=offer.gated,
-            made_from={
-                "checkpoint": str(offer.ref.with_quant(None)),
-                "commit": offer.commit,
-                "files": [
-                    {
-                        "path": item.path.relative_to(fetched.folder).as_posix(),
-                        "size_bytes": item.size_bytes,
-                        "sha256": item.sha256,
-                    }
-                    for item in fetched.files
-                ],
-                **recipe(),
-            },
-        )
-        try:
-            manifest.write(made, folder)
-        except OSError as error:
-            raise write_error(error, folder / manifest.FILE_NAME) from error
-    found = store.at(folder)
-    assert found is not None
-    return found
+    return keep(Origin.of_checkpoint(plan, fetched), label, write, recipe, store or open_store())
 
 
 def load(

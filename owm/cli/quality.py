@@ -1,0 +1,98 @@
+"""`owm quality`: how much of a model a smaller one has kept."""
+
+from typing import TYPE_CHECKING
+
+from owm.cli import options as o
+from owm.cli.output import Output
+from owm.errors import UsageError
+
+if TYPE_CHECKING:
+    from owm.quality.certificate import Certificate
+    from owm.quality.figures import Divergence
+    from owm.store.local import Store
+    from owm.store.model import StoredModel
+
+
+def command(
+    reference: o.QualityReferenceArg,
+    model: o.QualityModelArg,
+    text: o.QualityTextOpt = None,
+    chunks: o.QualityChunksOpt = None,
+    ctx_size: o.ChunkSizeOpt = 512,
+    full: o.QualityFullOpt = False,
+    threads: o.ThreadsOpt = None,
+    gpu_layers: o.GpuLayersOpt = None,
+    json: o.JsonOpt = False,
+    quiet: o.QuietOpt = False,
+    verbose: o.VerboseOpt = False,
+) -> None:
+    """Measure how far a model is from a reference, most often from its own original weights.
+
+    Both read the same text: KL divergence in nats a token, perplexities, and how often they agree on the likeliest
+    token, with 95 % intervals for the whole text. It stops when the mean divergence is known to 5 %. What was measured
+    against original weights (F32, F16, BF16) is kept in the manifest, and in the file if owm made it.
+    """
+    from dataclasses import asdict
+
+    from owm.cli.fetching import find_or_pull
+    from owm.cli.figures import lines
+    from owm.cli.progress import progress
+    from owm.library import certifying, open_store
+    from owm.quality import divergence, texts
+
+    out = Output(json, quiet, verbose)
+    _check(threads, chunks)
+    read = None if text is None else texts.read(text)
+    store = open_store()
+    original, candidate = (find_or_pull(name, out, store) for name in (reference, model))
+    if original.path.resolve() == candidate.path.resolve():
+        raise UsageError(f"{model} is the reference itself")
+    try:
+        with progress(out) as sink:
+            found = divergence.compare(
+                original.files,
+                candidate.files,
+                read,
+                n_ctx=ctx_size,
+                n_chunks=chunks,
+                is_full=full,
+                n_threads=threads,
+                n_gpu_layers=gpu_layers,
+                sink=sink,
+            )
+    except KeyboardInterrupt:
+        out.note("interrupted; nothing was recorded")
+        raise
+    certificate = None
+    if certifying.is_original(original.files):
+        certificate = _record(original, candidate, found, store, out)
+    name = store.shown_name(candidate)
+    out.data(
+        asdict(found)
+        | {"reference": store.shown_name(original), "model": name, "is_recorded": certificate is not None},
+        lines=lines(found),
+    )
+    if certificate is not None:
+        out.note(f"recorded; `owm show {name}` says it again")
+
+
+def _check(threads: int | None, chunks: int | None) -> None:
+    from owm.hardware.probe import MAX_THREADS
+
+    if threads is not None and not 0 < threads <= MAX_THREADS:
+        raise UsageError(f"--threads must be between 1 and {MAX_THREADS}: {threads}")
+    if chunks is not None and chunks < 2:
+        raise UsageError(f"--chunks must be at least 2: {chunks}")
+
+
+def _record(
+    original: "StoredModel", candidate: "StoredModel", found: "Divergence", store: "Store", out: Output
+) -> "Certificate | None":
+    from owm.cli.progress import progress
+    from owm.library import certifying
+
+    with progress(out) as sink:
+        sha256 = certifying.sha256_of_model(original, sink=sink)
+    return certifying.certify(
+        candidate, found, reference=store.shown_name(original), reference_sha256=sha256, store=store
+    )

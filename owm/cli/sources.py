@@ -1,0 +1,60 @@
+"""What a command quantizes or measures, found by name: a checkpoint, fetched if need be, or a model file."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from owm.cli.output import Output
+from owm.errors import ModelNotFound, NoUsableFile, UsageError
+
+if TYPE_CHECKING:
+    from owm.library.quantizing import Source
+    from owm.store.checkpoint import CheckpointPlan
+    from owm.store.local import Store
+
+
+def find_source(text: str, store: "Store", out: Output, *, pre: str | None = None) -> "Source":
+    """Open a folder with a checkpoint, a model file, a stored model, or a repo's checkpoint, which is fetched first.
+
+    A name without a quant means the original weights where its repo has them, with one that model file.
+
+    Raises:
+        ModelNotFound, NoUsableFile: there is no such thing.
+    """
+    from owm.cli.fetching import fetch_planned, find_or_pull
+    from owm.library import quantizing
+    from owm.store import refs
+
+    folder = Path(text).expanduser()
+    if (folder / "config.json").is_file():
+        return quantizing.of_folder(folder, pre=pre)
+    ref = store.aliases.expand(refs.parse(text))
+    if ref.kind == "path" or ref.kind == "local" or ref.quant is not None or ref.file is not None:
+        return quantizing.of_model(find_or_pull(text, out, store), text)
+    plan = plan_weights(text, store, out)
+    if plan is None:
+        return quantizing.of_model(find_or_pull(text, out, store), text)
+    return quantizing.of_checkpoint(plan, fetch_planned(plan, out, store), pre=pre)
+
+
+def plan_weights(text: str, store: "Store", out: Output) -> "CheckpointPlan | None":
+    """Find a repo's original weights; None if it has only model files."""
+    from owm.cli.progress import progress
+    from owm.library import plan_pull
+    from owm.store import refs
+    from owm.store.checkpoint import CheckpointPlan
+
+    ref = store.aliases.expand(refs.parse(text))
+    try:
+        with progress(out) as sink:
+            plan = plan_pull(ref, wants_checkpoint=True, store=store, sink=sink)
+    except NoUsableFile as problem:
+        if any(name.lower().endswith(".gguf") for name in problem.files):
+            return None
+        raise
+    except ModelNotFound:
+        if store.find(ref) is not None:  # made here, of files of the user's
+            return None
+        raise
+    if not isinstance(plan, CheckpointPlan):
+        raise UsageError(f"{text} has no original weights")
+    return plan

@@ -1,0 +1,222 @@
+"""Quantizing for the command line and for Python: a source found, planned in some types, written from one reading."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from owm import __version__
+from owm.convert import conversion
+from owm.convert.conversion import Conversion
+from owm.errors import Damaged
+from owm.events import Sink, ignore
+from owm.formats.gguf_writer import RawValue, Value
+from owm.formats.imatrix import Imatrix
+from owm.library.keeping import Origin, keep_all, stem_of
+from owm.native.guard import Child
+from owm.pipeline import writer
+from owm.pipeline.hollow import hollow_file
+from owm.pipeline.model_file import open_model_file
+from owm.pipeline.parts import file_names
+from owm.pipeline.plan import Plan
+from owm.pipeline.writer import Verify, Written
+from owm.quality import certificate
+from owm.quantize import estimate, quantization
+from owm.quantize.quantization import Layout, Quantization
+from owm.quantize.recipe import Overrides
+from owm.quantize.types import file_type
+from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
+from owm.store.local import Store
+from owm.store.model import StoredModel
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to quantize: a checkpoint (then `conversion` is its plan in its own types) or a model file (`files`)."""
+
+    name: str
+    origin: Origin
+    plan: Plan
+    files: tuple[Path, ...] = ()
+    conversion: Conversion | None = None
+
+    @property
+    def stem(self) -> str:
+        """What files made of it are named after: `model` of `model-BF16.gguf`."""
+        if self.origin.source != "local":
+            return self.origin.short_name
+        return stem_of(Path(str(self.origin.made_from["path"])))
+
+    @property
+    def architecture(self) -> str:
+        """The architecture, by llama.cpp's name."""
+        value = self.plan.metadata.get("general.architecture", "unknown")
+        return str(value.value if isinstance(value, RawValue) else value)
+
+
+def of_checkpoint(plan: CheckpointPlan, fetched: FetchedCheckpoint, *, pre: str | None = None) -> Source:
+    """Open a repo's checkpoint that is here.
+
+    Raises:
+        Unsupported, Damaged: owm does not convert it.
+    """
+    name = plan.offer.name.rpartition("/")[2]
+    planned = conversion.plan_folder(fetched.folder, name=name, pre=pre)
+    return Source(plan.name, Origin.of_checkpoint(plan, fetched), planned.plan, conversion=planned)
+
+
+def of_folder(folder: Path, *, pre: str | None = None) -> Source:
+    """Open a checkpoint's folder; raises as `of_checkpoint` does."""
+    planned = conversion.plan_folder(folder, pre=pre)
+    return Source(str(folder), Origin.of_path(folder), planned.plan, conversion=planned)
+
+
+def of_model(stored: StoredModel, name: str) -> Source:
+    """Open a model file, stored or at a path.
+
+    Raises:
+        MalformedFile, Unsupported: it is damaged, or of a kind that owm does not know.
+    """
+    plan = open_model_file(stored.files)
+    if stored.manifest is None:
+        return Source(name, Origin.of_path(stored.path), plan, stored.files)
+    return Source(name, Origin.of_stored(stored), plan, stored.files)
+
+
+def plan(
+    source: Source,
+    type_names: Sequence[str],
+    child: Child,
+    *,
+    overrides: Overrides | None = None,
+    imatrix: Imatrix | None = None,
+    allow_requantize: bool = False,
+    layout: Layout | None = None,
+) -> list[Quantization]:
+    """Plan a model in several types; see `owm.quantize.quantization.plan_quantizations`."""
+    return quantization.plan_quantizations(
+        source.plan,
+        type_names,
+        child,
+        overrides=overrides,
+        imatrix=imatrix,
+        allow_requantize=allow_requantize,
+        layout=layout,
+        metadata=reserved(),
+    )
+
+
+def plan_asked(source: Source, type_name: str | None, child: Child) -> Quantization:
+    """Plan a model in one type, the default one if none is named."""
+    name = quantization.default_type(source.plan) if type_name is None else file_type(type_name)
+    return plan(source, [name], child)[0]
+
+
+def reserved() -> Mapping[str, Value]:
+    """Return the metadata that every file gets: room for a quality certificate."""
+    return {certificate.KEY: certificate.blank()}
+
+
+def write(
+    source: Source,
+    planned: Sequence[Quantization],
+    paths: Sequence[Sequence[Path]],
+    child: Child,
+    *,
+    memory_bytes: int | None = None,
+    n_threads: int | None = None,
+    digest: bool = True,
+    sink: Sink = ignore,
+) -> list[list[Written]]:
+    """Write planned quantizations to one path a file, all from one reading of the source.
+
+    Raises:
+        Damaged: llama.cpp does not take the result, or the source has values that cannot be quantized.
+        NotEnoughDisk, StoreError, MalformedFile: as the writer does.
+    """
+    if source.conversion is not None:
+        conversion.warn(source.conversion, sink)
+    with _checking(source, planned[0].plan, child, sink) as verify:
+        return writer.write_all(
+            [(each.plan, where) for each, where in zip(planned, paths, strict=True)],
+            n_threads=n_threads,
+            memory_bytes=memory_bytes,
+            verify=verify,
+            digest=digest,
+            stage=quantization.STAGE,
+            sink=sink,
+        )
+
+
+def store(
+    source: Source,
+    planned: Sequence[Quantization],
+    child: Child,
+    kept_in: Store,
+    *,
+    made_by: Callable[[Quantization], Mapping[str, object]] = lambda _: {},
+    memory_bytes: int | None = None,
+    n_threads: int | None = None,
+    sink: Sink = ignore,
+) -> list[StoredModel]:
+    """Write planned quantizations into the store. One that is there already, made in the same way, is kept.
+
+    Args:
+        made_by: what else the manifest is to say of how each was made.
+
+    Raises:
+        UsageError: the type is there as it was published. Else as `write` does.
+    """
+    digests = [_digest(each, source) for each in planned]
+
+    def write_missing(paths: Sequence[Path]) -> list[list[Written]]:
+        by_label = {f"{source.origin.short_name}-{each.label}.gguf": each for each in planned}
+        missing = [by_label[path.name] for path in paths]
+        files = [
+            [path.with_name(name) for name in file_names(path.name, len(each.plan.files))]
+            for path, each in zip(paths, missing, strict=True)
+        ]
+        return write(source, missing, files, child, memory_bytes=memory_bytes, n_threads=n_threads, sink=sink)
+
+    def recipe(index: int) -> dict[str, object]:
+        each = planned[index]
+        types = {tensor.name: tensor.type_name for tensor in each.plan.tensors}
+        made: dict[str, object] = {"type": each.label, "tensor_types": types, "by": f"owm {__version__}"}
+        if source.conversion is not None:
+            made["known_differences"] = list(source.conversion.differences)
+        return made | dict(made_by(each))
+
+    wanted = [(each.label, digest) for each, digest in zip(planned, digests, strict=True)]
+    return keep_all(source.origin, wanted, write_missing, recipe, kept_in)
+
+
+def estimate_seconds(planned: Sequence[Quantization], n_threads: int | None = None) -> float:
+    """Return about how long `write` will take, from headers and a measurement of a few milliseconds."""
+    tensors = [tensor for each in planned for tensor in each.plan.tensors]
+    return estimate.estimate_seconds(tensors, n_threads=n_threads or os.cpu_count() or 1)
+
+
+@contextmanager
+def _checking(source: Source, planned: Plan, child: Child, sink: Sink) -> Iterator[Verify]:
+    """Let llama.cpp read the header of what is being written."""
+    if source.conversion is not None:
+        with conversion.checking(source.conversion, child, sink, planned) as verify:
+            yield verify
+        return
+    with hollow_file(planned) as path:
+        loaded = child.load_header(path, ())
+    if loaded.error:
+        raise Damaged(f"llama.cpp does not take the model: {loaded.error}", hint="`owm verify` checks the source")
+    yield lambda *, wait: None
+
+
+def _digest(planned: Quantization, source: Source) -> str:
+    """Name exactly how a file is made; of a repo's commit nothing more than the commit needs to be known."""
+    sha = hashlib.sha256(planned.weights_sha256.encode())
+    if source.origin.commit is None:
+        sha.update(source.plan.origin.encode())
+    for file in planned.plan.files:
+        sha.update(file.header)
+    return sha.hexdigest()

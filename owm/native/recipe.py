@@ -1,0 +1,68 @@
+"""llama.cpp's own recipes: which type it would give each tensor of a model, from the header alone.
+
+A dry run of its quantizer tells in its log. ref: llama.cpp src/llama-quant.cpp, llama_model_quantize_impl
+"""
+
+import ctypes
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import llama_cpp as c
+
+from owm.native.llama import start
+
+if TYPE_CHECKING:
+    from owm.native.guard import Mixture
+
+_TENSOR = re.compile(r"\[ *\d+/ *\d+\] (?P<name>.*?) *- \[[ \d,]*\], type = *(?P<was>\S+), size = (?P<rest>.*)")
+_NEW_TYPE = re.compile(r".* -> .*\((?P<type>\S+)\)")
+_FALLBACK = re.compile(r"warning: (?P<name>.*?) *- ncols .*required for type *(?P<wanted>\S+)\).*-> falling back to.*")
+_OVERRIDE = re.compile(r"\S+: (?P<name>.*?) *- applying manual override: (?P<wanted>\S+) -> \S+")
+_FAILED = re.compile(r"\S+: failed to quantize: (?P<why>.*)")
+
+
+def dry_run(path: Path, mixture: "Mixture") -> dict[str, object]:
+    """Return `error`, `tensors` (the fields of `guard.Chosen`) and `needs_imatrix`; the process may abort."""
+    parts: list[str] = []
+    start(parts.append)
+    params = c.llama_model_quantize_default_params()
+    params.dry_run = True
+    params.allow_requantize = True
+    params.ftype = mixture.file_type
+    params.pure = mixture.is_pure
+    if mixture.output_type is not None:
+        params.output_tensor_type = mixture.output_type
+    if mixture.embedding_type is not None:
+        params.token_embedding_type = mixture.embedding_type
+    overrides = [(pattern.encode(), type_id) for pattern, type_id in mixture.overrides]
+    params.tt_overrides = (c.llama_model_tensor_override * (len(overrides) + 1))(*overrides)
+    params.prune_layers = (ctypes.c_int32 * (len(mixture.pruned) + 1))(*sorted(mixture.pruned), -1)
+    value = ctypes.c_float(1.0)  # that there is an imatrix is all a recipe depends on
+    entries = (c.llama_model_imatrix_data * 2)()
+    entries[0].name, entries[0].data, entries[0].size = b"any", ctypes.pointer(value), 1
+    if mixture.has_imatrix:
+        params.imatrix = ctypes.cast(entries, ctypes.POINTER(c.llama_model_imatrix_data))
+    failed = c.llama_model_quantize(os.fsencode(path), b"", ctypes.byref(params))
+    return _read_log("".join(parts), failed=bool(failed))
+
+
+def _read_log(log: str, *, failed: bool) -> dict[str, object]:
+    why = "no reason given"
+    wanted: dict[str, tuple[str, bool]] = {}
+    tensors: list[tuple[str, str, str | None, bool]] = []
+    for line in log.splitlines():
+        if found := _FAILED.fullmatch(line):
+            why = found["why"]
+        elif found := _OVERRIDE.fullmatch(line):
+            wanted[found["name"]] = (found["wanted"].upper(), True)
+        elif found := _FALLBACK.fullmatch(line):
+            is_override = wanted.get(found["name"], ("", False))[1]
+            wanted[found["name"]] = (found["wanted"].upper(), is_override)
+        elif found := _TENSOR.fullmatch(line):
+            new = _NEW_TYPE.fullmatch(found["rest"])
+            type_name = (new["type"] if new else found["was"]).upper()
+            tensors.append((found["name"], type_name, *wanted.get(found["name"], (None, False))))
+    needs_imatrix = "will require an imatrix" in log
+    return {"error": why if failed else None, "tensors": tensors, "needs_imatrix": needs_imatrix}
