@@ -1,6 +1,7 @@
 """`owm imatrix`: how large the activations are that meet each column of a model's weights."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +67,11 @@ def _compute(
     gpu_layers: int | None,
     out: Output,
 ) -> None:
-    from owm.cli.fetching import find_or_pull
     from owm.cli.progress import progress
+    from owm.cli.sources import find_running
     from owm.engine.model import Model
     from owm.formats.imatrix import write_imatrix
+    from owm.library import open_store
     from owm.quality.calibration import bundled, read_calibration
     from owm.quality.imatrix import check_request, compute
 
@@ -77,9 +79,13 @@ def _compute(
     text = bundled() if calibration is None else read_calibration(calibration.expanduser())
     if output is not None:
         _path_for(output, "model")  # refused before a pull
-    stored = find_or_pull(name, out)
-    path = _path_for(output, stored.files[0].name.removesuffix(".gguf"))
-    with Model(stored.files, n_gpu_layers=gpu_layers, is_verified=stored.manifest is not None) as opened:
+    with ExitStack() as stack:
+        store = open_store()
+        stored = find_running(name, store, out, stack, n_threads=n_threads)
+        is_temporary = stored.path.is_relative_to(store.home / "work")
+        path = _path_for(output, Path(stored.name).name if is_temporary else stored.path.stem)
+        is_verified = stored.manifest is not None
+        opened = stack.enter_context(Model(stored.files, n_gpu_layers=gpu_layers, is_verified=is_verified))
         if opened.unused_gpu:
             out.note(opened.unused_gpu)
         out.detail(f"running on {opened.placement}")

@@ -270,6 +270,7 @@ ChunkSizeOpt = Annotated[
 ]
 
 QUANTIZE = "Recipe"
+TAILOR = "Target size"
 
 QuantizeSourceArg = Annotated[
     str,
@@ -355,6 +356,61 @@ AllowRequantizeOpt = Annotated[
     bool,
     typer.Option("--allow-requantize", help="Quantize tensors that are quantized already.", rich_help_panel=QUANTIZE),
 ]
+TargetSizeOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target-size",
+        metavar="SIZE",
+        help="Choose types so that the file takes at most this (`4.2GiB`); may be repeated.",
+        rich_help_panel=TAILOR,
+        show_default=False,
+    ),
+]
+BpwOpt = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--bpw",
+        metavar="N",
+        help="The same in bits per weight, of the whole file; may be repeated.",
+        rich_help_panel=TAILOR,
+        show_default=False,
+    ),
+]
+FitOpt = Annotated[
+    bool,
+    typer.Option(
+        "--fit",
+        help="The same for what this machine can hold with a context of `--ctx-size` (default: 8192).",
+        rich_help_panel=TAILOR,
+    ),
+]
+FitCtxSizeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--ctx-size",
+        "-c",
+        metavar="N",
+        help="Tokens in the context that `--fit` leaves room for (`16k`).",
+        rich_help_panel=TAILOR,
+        show_default=False,
+    ),
+]
+RecipeOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="Use the types that were chosen before, for a target size.",
+        rich_help_panel=TAILOR,
+        show_default=False,
+    ),
+]
+MeasureQualityOpt = Annotated[
+    bool,
+    typer.Option(
+        "--quality", help="Measure what is lost against the source, and write it into the file.", rich_help_panel=OUTPUT
+    ),
+]
 ImatrixOpt = Annotated[
     str | None,
     typer.Option(
@@ -398,20 +454,12 @@ QualityReferenceArg = Annotated[
 ]
 QualityModelArg = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL", help="The model to measure.", show_default=False, autocompletion=complete_models
-    ),
+    typer.Argument(metavar="MODEL", help="The model to measure.", show_default=False, autocompletion=complete_models),
 ]
 QualityTextOpt = Annotated[
     Path | None,
     typer.Option(
         "--text", metavar="FILE", help="Read this text (default: the one that comes with owm).", show_default=False
-    ),
-]
-QualityChunksOpt = Annotated[
-    int | None,
-    typer.Option(
-        "--chunks", metavar="N", help="Take the text's first N chunks for the whole text.", show_default=False
     ),
 ]
 QualityFullOpt = Annotated[

@@ -1,6 +1,7 @@
 """`owm quality`: how much of a model a smaller one has kept."""
 
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from owm.cli import options as o
 from owm.cli.output import Output
@@ -17,7 +18,7 @@ def command(
     reference: o.QualityReferenceArg,
     model: o.QualityModelArg,
     text: o.QualityTextOpt = None,
-    chunks: o.QualityChunksOpt = None,
+    chunks: o.ChunksOpt = None,
     ctx_size: o.ChunkSizeOpt = 512,
     full: o.QualityFullOpt = False,
     threads: o.ThreadsOpt = None,
@@ -32,40 +33,51 @@ def command(
     token, with 95 % intervals for the whole text. It stops when the mean divergence is known to 5 %. What was measured
     against original weights (F32, F16, BF16) is kept in the manifest, and in the file if owm made it.
     """
-    from dataclasses import asdict
-
-    from owm.cli.fetching import find_or_pull
-    from owm.cli.figures import lines
-    from owm.cli.progress import progress
-    from owm.library import certifying, open_store
-    from owm.quality import divergence, texts
+    from owm.cli.sources import find_running
+    from owm.library import open_store
+    from owm.quality import texts
 
     out = Output(json, quiet, verbose)
-    _check(threads, chunks)
+    _check(threads)
     read = None if text is None else texts.read(text)
     store = open_store()
-    original, candidate = (find_or_pull(name, out, store) for name in (reference, model))
-    if original.path.resolve() == candidate.path.resolve():
-        raise UsageError(f"{model} is the reference itself")
+    with ExitStack() as stack:
+        original, candidate = (find_running(name, store, out, stack, n_threads=threads) for name in (reference, model))
+        if original.path.resolve() == candidate.path.resolve():
+            raise UsageError(f"{model} is the reference itself")
+        _measure(
+            original,
+            candidate,
+            store,
+            out,
+            text=read,
+            n_ctx=ctx_size,
+            n_chunks=chunks,
+            is_full=full,
+            n_threads=threads,
+            n_gpu_layers=gpu_layers,
+        )
+
+
+def _measure(original: "StoredModel", candidate: "StoredModel", store: "Store", out: Output, **options: Any) -> None:
+    from dataclasses import asdict
+
+    from owm.cli.figures import lines
+    from owm.cli.progress import progress
+    from owm.library import certifying
+    from owm.quality import divergence
+
+    is_original = certifying.is_original(original.files)
+    if not is_original:
+        name = store.shown_name(original)
+        out.warn(f"{name} is quantized itself: what is measured is not the distance from the original weights")
     try:
         with progress(out) as sink:
-            found = divergence.compare(
-                original.files,
-                candidate.files,
-                read,
-                n_ctx=ctx_size,
-                n_chunks=chunks,
-                is_full=full,
-                n_threads=threads,
-                n_gpu_layers=gpu_layers,
-                sink=sink,
-            )
+            found = divergence.compare(original.files, candidate.files, sink=sink, **options)
     except KeyboardInterrupt:
         out.note("interrupted; nothing was recorded")
         raise
-    certificate = None
-    if certifying.is_original(original.files):
-        certificate = _record(original, candidate, found, store, out)
+    certificate = _record(original, candidate, found, store, out) if is_original else None
     name = store.shown_name(candidate)
     out.data(
         asdict(found)
@@ -76,13 +88,11 @@ def command(
         out.note(f"recorded; `owm show {name}` says it again")
 
 
-def _check(threads: int | None, chunks: int | None) -> None:
+def _check(threads: int | None) -> None:
     from owm.hardware.probe import MAX_THREADS
 
     if threads is not None and not 0 < threads <= MAX_THREADS:
         raise UsageError(f"--threads must be between 1 and {MAX_THREADS}: {threads}")
-    if chunks is not None and chunks < 2:
-        raise UsageError(f"--chunks must be at least 2: {chunks}")
 
 
 def _record(

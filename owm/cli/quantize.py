@@ -1,6 +1,7 @@
 """`owm quantize`: a model in smaller types, straight from its published weights."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,9 @@ from owm.errors import UsageError
 if TYPE_CHECKING:
     from owm.formats.imatrix import Imatrix
     from owm.library.quantizing import Source
-    from owm.native.guard import Child
+    from owm.quality.calibration import Calibration
     from owm.quantize.quantization import Quantization
     from owm.quantize.recipe import Overrides
-    from owm.store.local import Store
 
 
 def command(
@@ -22,6 +22,7 @@ def command(
     types: o.QuantTypesArg = None,
     output: o.OutputOpt = None,
     imatrix: o.ImatrixOpt = None,
+    calibration: o.CalibrationOpt = None,
     tensor_type: o.TensorTypeOpt = None,
     tensor_type_file: o.TensorTypeFileOpt = None,
     output_type: o.OutputTypeOpt = None,
@@ -29,6 +30,14 @@ def command(
     pure: o.PureOpt = False,
     prune_layers: o.PruneLayersOpt = None,
     allow_requantize: o.AllowRequantizeOpt = False,
+    target_size: o.TargetSizeOpt = None,
+    bpw: o.BpwOpt = None,
+    fit: o.FitOpt = False,
+    ctx_size: o.FitCtxSizeOpt = None,
+    recipe: o.RecipeOpt = None,
+    quality: o.MeasureQualityOpt = False,
+    text: o.QualityTextOpt = None,
+    plot: o.PlotOpt = None,
     keep_split: o.KeepSplitOpt = False,
     split_max_size: o.SplitMaxSizeOpt = None,
     pre: o.PreOpt = None,
@@ -42,42 +51,67 @@ def command(
     """Make a model smaller: a repo's or folder's safetensors, or a model file, in any type.
 
     Weights are read once and written once, whatever the number of types. The result goes to the store, where `owm run`
-    finds it as `NAME:TYPE`, or where `-o` says. Recipes are those of the installed llama.cpp.
+    finds it as `NAME:TYPE`, or where `-o` says. Recipes are those of the installed llama.cpp, or, for a target size,
+    chosen by what the model really loses.
     """
+    from owm.cli.quantize_job import Job, Resources, Wanted
+    from owm.cli.report import check_plot
     from owm.cli.sources import find_source
-    from owm.library import open_store, quantizing
+    from owm.library import open_store
     from owm.native.guard import Child
+    from owm.quality import texts
     from owm.quantize import types as quant_types
-    from owm.quantize.quantization import Layout, default_type
+    from owm.quantize.quantization import Layout
 
     out = Output(json, quiet, verbose)
-    wanted = list(dict.fromkeys(quant_types.file_type(text) for text in types or ()))
-    overrides = _overrides(tensor_type, tensor_type_file, output_type, embedding_type, prune_layers, is_pure=pure)
+    if plot is not None:
+        check_plot(plot)
     if keep_split and split_max_size is not None:
         raise UsageError("--keep-split does not go with --split-max-size")
-    layout = Layout(n_bytes("--split-max-size", split_max_size), keep_split)
-    memory_bytes = n_bytes("--max-memory", max_memory)
+    overrides = _overrides(tensor_type, tensor_type_file, output_type, embedding_type, prune_layers, is_pure=pure)
+    wanted = Wanted(
+        tuple(dict.fromkeys(quant_types.file_type(name) for name in types or ())),
+        tuple(n_bytes("--target-size", size) or 0 for size in target_size or ()),
+        tuple(bpw or ()),
+        _fit_context(fit, ctx_size),
+        recipe,
+        overrides,
+        allow_requantize,
+        Layout(n_bytes("--split-max-size", split_max_size), keep_split),
+        _read_imatrix(imatrix, calibration),
+        quality or plot is not None or text is not None,
+        None if text is None else texts.read(text),
+    )
+    wanted.check()
+    resources = Resources(threads, n_bytes("--max-memory", max_memory))
     store = open_store()
-    with Child() as child:
+    with ExitStack() as stack:
+        child = stack.enter_context(Child())
         found = find_source(source, store, out, pre=pre)
-        wanted = wanted or [default_type(found.plan)]
-        planned = quantizing.plan(
-            found,
-            wanted,
-            child,
-            overrides=overrides,
-            imatrix=_read_imatrix(imatrix),
-            allow_requantize=allow_requantize,
-            layout=layout,
-        )
-        paths = None if output is None else paths_for(found, planned, output)
+        job = Job(found, wanted, resources, child, store, out, stack, is_dry=dry_run)
+        job.plan()
+        paths = None if output is None else paths_for(found, job.planned, output)
         if dry_run:
             from owm.cli.recipe_table import say_plan
 
-            return say_plan(found, planned, paths, store, out, n_threads=threads)
-        _warn_of_requantizing(found, planned, out)
-        write(found, planned, paths, child, store, out, memory_bytes=memory_bytes, n_threads=threads)
+            return say_plan(found, job.planned, paths, store, out, n_threads=threads)
+        job.write(paths)
+        job.measure()
+        job.report(plot)
     return None
+
+
+def _fit_context(fit: bool, ctx_size: str | None) -> int | None:
+    from owm.engine.context import DEFAULT_CONTEXT
+
+    if ctx_size is None:
+        return DEFAULT_CONTEXT if fit else None
+    if not fit:
+        raise UsageError("--ctx-size goes with --fit only")
+    digits, unit = (ctx_size[:-1], 1024) if ctx_size[-1:] in "kK" else (ctx_size, 1)
+    if not digits.isdecimal() or not 0 < int(digits) < 1 << 31:
+        raise UsageError(f"--ctx-size is no number of tokens: {ctx_size}", hint="write it like `16k` or `16384`")
+    return int(digits) * unit
 
 
 def n_bytes(option: str, text: str | None) -> int | None:
@@ -120,80 +154,6 @@ def paths_for(source: "Source", planned: Sequence["Quantization"], output: Path)
     return made
 
 
-def write(
-    source: "Source",
-    planned: Sequence["Quantization"],
-    paths: "list[list[Path]] | None",
-    child: "Child",
-    store: "Store",
-    out: Output,
-    *,
-    memory_bytes: int | None,
-    n_threads: int | None,
-) -> None:
-    """Say what will be written, write it into the store or to `paths`, and say what came of it."""
-    from time import perf_counter
-
-    from owm.cli import report
-    from owm.cli.listing import record
-    from owm.cli.progress import progress
-    from owm.library import quantizing
-    from owm.units import format_bytes
-
-    types = ", ".join(f"{each.label} ({format_bytes(each.plan.n_bytes)})" for each in planned)
-    out.note(f"quantizing {source.name} to {types}")
-    began = perf_counter()
-    try:
-        with progress(out) as sink:
-            if paths is None:
-                stored = quantizing.store(
-                    source, planned, child, store, memory_bytes=memory_bytes, n_threads=n_threads, sink=sink
-                )
-            else:
-                written = quantizing.write(
-                    source,
-                    planned,
-                    paths,
-                    child,
-                    memory_bytes=memory_bytes,
-                    n_threads=n_threads,
-                    digest=out.as_json,
-                    sink=sink,
-                )
-    except KeyboardInterrupt:
-        out.note("interrupted; the same command goes on from the last finished tensor")
-        raise
-    seconds = perf_counter() - began
-    rows = [
-        report.Measured(each.label, each.plan.n_bytes, 8 * each.plan.n_bytes / each.plan.n_params, seconds)
-        for each in planned
-    ]
-    measured = report.records(rows)
-    if paths is None:
-        shown = [store.shown_name(model) for model in stored]
-        out.note(f"stored {', '.join(shown)}")
-        found = [record(model, store) for model in stored]
-        lines = [str(path) for model in stored for path in model.files]
-    else:
-        found = [
-            {"files": [{"path": str(f.path), "size_bytes": f.size_bytes, "sha256": f.sha256} for f in files]}
-            for files in written
-        ]
-        lines = [str(file.path) for files in written for file in files]
-    out.data([each | row for each, row in zip(found, measured, strict=True)], lines=lines)
-    if not out.quiet and not out.as_json:
-        report.say(rows, out)
-
-
-def _warn_of_requantizing(source: "Source", planned: Sequence["Quantization"], out: Output) -> None:
-    again = {
-        tensor.name: tensor.rows.dtype for each in planned for tensor in each.plan.tensors if "again" in tensor.reason
-    }
-    if again:
-        kinds = ", ".join(sorted(set(again.values())))
-        out.warn(f"{len(again)} tensors of {source.name} are quantized already ({kinds}): what that lost stays lost")
-
-
 def _overrides(
     tensor_types: list[str] | None,
     file: Path | None,
@@ -233,7 +193,17 @@ def _layers(text: str | None) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}))
 
 
-def _read_imatrix(text: str | None) -> "Imatrix | None":
+def _read_imatrix(text: str | None, calibration: Path | None) -> "Imatrix | Calibration | None":
+    """Return the importance matrix to use, or the text to compute one from."""
     from owm.formats.imatrix import read_imatrix
+    from owm.quality.calibration import bundled, read_calibration
 
+    if calibration is not None:
+        if text not in (None, "auto"):
+            raise UsageError(
+                "--calibration does not go with an importance matrix that is there", hint="`--imatrix auto`"
+            )
+        return read_calibration(calibration.expanduser())
+    if text == "auto":
+        return bundled()
     return None if text is None else read_imatrix(Path(text).expanduser())

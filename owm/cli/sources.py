@@ -1,15 +1,17 @@
 """What a command quantizes or measures, found by name: a checkpoint, fetched if need be, or a model file."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owm.cli.output import Output
-from owm.errors import ModelNotFound, NoUsableFile, UsageError
+from owm.errors import ModelNotFound, NetworkError, NoUsableFile, UsageError
 
 if TYPE_CHECKING:
     from owm.library.quantizing import Source
     from owm.store.checkpoint import CheckpointPlan
     from owm.store.local import Store
+    from owm.store.model import StoredModel
 
 
 def find_source(text: str, store: "Store", out: Output, *, pre: str | None = None) -> "Source":
@@ -28,12 +30,34 @@ def find_source(text: str, store: "Store", out: Output, *, pre: str | None = Non
     if (folder / "config.json").is_file():
         return quantizing.of_folder(folder, pre=pre)
     ref = store.aliases.expand(refs.parse(text))
-    if ref.kind == "path" or ref.kind == "local" or ref.quant is not None or ref.file is not None:
-        return quantizing.of_model(find_or_pull(text, out, store), text)
-    plan = plan_weights(text, store, out)
+    is_file = ref.kind in ("path", "local") or ref.quant is not None or ref.file is not None
+    plan = None if is_file else plan_weights(text, store, out)
     if plan is None:
         return quantizing.of_model(find_or_pull(text, out, store), text)
     return quantizing.of_checkpoint(plan, fetch_planned(plan, out, store), pre=pre)
+
+
+def find_running(
+    text: str, store: "Store", out: Output, stack: ExitStack, *, n_threads: int | None = None
+) -> "StoredModel":
+    """Return files that llama.cpp can run, of what `find_source` finds; a checkpoint is converted to a temporary file.
+
+    Args:
+        stack: that file is removed at its end.
+    """
+    from owm.cli.progress import progress
+    from owm.library.working import runnable
+    from owm.store.model import StoredModel
+    from owm.units import format_bytes
+
+    source = find_source(text, store, out)
+    if source.model is not None:
+        return source.model
+    assert source.conversion is not None
+    out.note(f"converting {source.name} to a temporary file that runs ({format_bytes(source.plan.n_bytes)})")
+    with progress(out) as sink:
+        files = stack.enter_context(runnable(source, store, n_threads=n_threads, sink=sink))
+    return StoredModel(source.name, source.conversion.label, tuple(files))
 
 
 def plan_weights(text: str, store: "Store", out: Output) -> "CheckpointPlan | None":
@@ -51,8 +75,8 @@ def plan_weights(text: str, store: "Store", out: Output) -> "CheckpointPlan | No
         if any(name.lower().endswith(".gguf") for name in problem.files):
             return None
         raise
-    except ModelNotFound:
-        if store.find(ref) is not None:  # made here, of files of the user's
+    except (ModelNotFound, NetworkError):
+        if store.find(ref) is not None:  # made here, or all that can be had without a network
             return None
         raise
     if not isinstance(plan, CheckpointPlan):

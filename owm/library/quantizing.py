@@ -31,23 +31,30 @@ from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
 from owm.store.local import Store
 from owm.store.model import StoredModel
 
+DEFAULT_MEMORY_BYTES = 512 << 20
+PROGRAM_BYTES = 192 << 20  # what takes memory beside the buffers
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model to quantize: a checkpoint (then `conversion` is its plan in its own types) or a model file (`files`)."""
+    """A model to quantize: a checkpoint (then `conversion` is its plan in its own types) or a model file."""
 
     name: str
     origin: Origin
     plan: Plan
-    files: tuple[Path, ...] = ()
+    model: StoredModel | None = None
     conversion: Conversion | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of a model file, in order."""
+        return () if self.model is None else self.model.files
 
     @property
     def stem(self) -> str:
         """What files made of it are named after: `model` of `model-BF16.gguf`."""
-        if self.origin.source != "local":
-            return self.origin.short_name
-        return stem_of(Path(str(self.origin.made_from["path"])))
+        path = self.origin.made_from.get("path")  # of a folder or file of the user's
+        return self.origin.short_name if path is None else stem_of(Path(str(path)))
 
     @property
     def architecture(self) -> str:
@@ -81,8 +88,8 @@ def of_model(stored: StoredModel, name: str) -> Source:
     """
     plan = open_model_file(stored.files)
     if stored.manifest is None:
-        return Source(name, Origin.of_path(stored.path), plan, stored.files)
-    return Source(name, Origin.of_stored(stored), plan, stored.files)
+        return Source(name, Origin.of_path(stored.path), plan, stored)
+    return Source(name, Origin.of_stored(stored), plan, stored)
 
 
 def plan(
@@ -92,6 +99,7 @@ def plan(
     *,
     overrides: Overrides | None = None,
     imatrix: Imatrix | None = None,
+    assumes_imatrix: bool = False,
     allow_requantize: bool = False,
     layout: Layout | None = None,
 ) -> list[Quantization]:
@@ -102,6 +110,7 @@ def plan(
         child,
         overrides=overrides,
         imatrix=imatrix,
+        assumes_imatrix=assumes_imatrix,
         allow_requantize=allow_requantize,
         layout=layout,
         metadata=reserved(),
@@ -132,6 +141,9 @@ def write(
 ) -> list[list[Written]]:
     """Write planned quantizations to one path a file, all from one reading of the source.
 
+    Args:
+        memory_bytes: about what the process may take, default `DEFAULT_MEMORY_BYTES`.
+
     Raises:
         Damaged: llama.cpp does not take the result, or the source has values that cannot be quantized.
         NotEnoughDisk, StoreError, MalformedFile: as the writer does.
@@ -142,7 +154,7 @@ def write(
         return writer.write_all(
             [(each.plan, where) for each, where in zip(planned, paths, strict=True)],
             n_threads=n_threads,
-            memory_bytes=memory_bytes,
+            memory_bytes=max(0, (memory_bytes or DEFAULT_MEMORY_BYTES) - PROGRAM_BYTES),
             verify=verify,
             digest=digest,
             stage=quantization.STAGE,

@@ -84,8 +84,7 @@ def _ops() -> tuple[int, int]:
 class Observer:
     """Collects a `Sum` for each weight tensor by its name, as long as contexts that were given its `callback` decode.
 
-    Each decode begins with `begin`. Afterwards `error` is what went wrong in it, Ctrl-C among others; then nothing is to
-    be used any more.
+    Each decode begins with `begin`. Afterwards `error` is what went wrong, Ctrl-C too; then nothing is to be used.
     """
 
     def __init__(self) -> None:
@@ -96,8 +95,8 @@ class Observer:
         """
         self.sums: dict[str, Sum] = {}
         self.error: BaseException | None = None
-        # Whether a graph may be left once its last tensor was seen: what follows is the output, which nobody reads.
-        self.stops_early = False
+        # A graph is left once its last tensor was seen: what follows is the output, which nobody reads.
+        self.stops_early = True
         self._lib = _library()
         self._mul_mat, self._mul_mat_id = _ops()
         self._views: dict[int, _Tensor] = {}

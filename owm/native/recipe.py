@@ -20,7 +20,7 @@ _TENSOR = re.compile(r"\[ *\d+/ *\d+\] (?P<name>.*?) *- \[[ \d,]*\], type = *(?P
 _NEW_TYPE = re.compile(r".* -> .*\((?P<type>\S+)\)")
 _FALLBACK = re.compile(r"warning: (?P<name>.*?) *- ncols .*required for type *(?P<wanted>\S+)\).*-> falling back to.*")
 _OVERRIDE = re.compile(r"\S+: (?P<name>.*?) *- applying manual override: (?P<wanted>\S+) -> \S+")
-_FAILED = re.compile(r"\S+: failed to quantize: (?P<why>.*)")
+_FAILED = re.compile(r"failed to quantize: (?P<why>.*)")  # maybe behind a warning that has no end of its own
 
 
 def dry_run(path: Path, mixture: "Mixture") -> dict[str, object]:
@@ -53,7 +53,7 @@ def _read_log(log: str, *, failed: bool) -> dict[str, object]:
     wanted: dict[str, tuple[str, bool]] = {}
     tensors: list[tuple[str, str, str | None, bool]] = []
     for line in log.splitlines():
-        if found := _FAILED.fullmatch(line):
+        if found := _FAILED.search(line):
             why = found["why"]
         elif found := _OVERRIDE.fullmatch(line):
             wanted[found["name"]] = (found["wanted"].upper(), True)

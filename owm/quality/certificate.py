@@ -24,6 +24,7 @@ VERSION = 1
 _STRING = 8
 _PREFIX_BYTES = 12  # of a text value: its type, its length. ref: ggml/docs/gguf.md
 _MAX_NAME = 80
+_MAX_FIGURE = 1e12  # a stranger's file may say anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,6 @@ def _estimate(found: object) -> Estimate:
     if not isinstance(found, Sequence) or len(found) != 3:
         raise ValueError("no estimate")
     numbers = [float(number) for number in found if isinstance(number, int | float) and not isinstance(number, bool)]
-    if len(numbers) != 3 or not all(abs(number) < 1e300 for number in numbers):
+    if len(numbers) != 3 or not all(abs(number) < _MAX_FIGURE for number in numbers):
         raise ValueError("no numbers")
     return Estimate(*numbers)

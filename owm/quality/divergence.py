@@ -14,11 +14,11 @@ import numpy as np
 
 from owm.engine.model import Model
 from owm.errors import NotEnoughMemory, UsageError
-from owm.events import Advanced, Finished, Sink, Started, ignore
+from owm.events import Advanced, Finished, Sink, Started, Warned, ignore
 from owm.native.logits import LogitReader
 from owm.quality import texts
 from owm.quality.figures import Divergence
-from owm.quality.interval import Strata
+from owm.quality.interval import FEWEST_CHUNKS, Strata
 from owm.quality.sample import Sample
 from owm.quality.softmax import Scores, Softmax, StoredRows
 from owm.quality.texts import N_CTX, Chunks, Text
@@ -76,7 +76,7 @@ def compare_many(
     Args:
         reference: a model file, or its shards in order; so each candidate.
         text: None for the bundled evaluation text.
-        n_chunks: take only the text's first chunks for the whole text.
+        n_chunks: read at most so many chunks, spread over the text.
         is_full: read the whole text, however precise the figures are before.
 
     Raises:
@@ -84,42 +84,62 @@ def compare_many(
         MalformedFile, EngineError, Unsupported: a model cannot be loaded or gives no numbers.
     """
     began = time.monotonic()
+    chunks, samples = measure_many(
+        reference,
+        candidates,
+        text,
+        n_ctx=n_ctx,
+        n_chunks=n_chunks,
+        precision=0.0 if is_full else precision,
+        n_threads=n_threads,
+        n_gpu_layers=n_gpu_layers,
+        sink=sink,
+    )
+    return [summarize(chunks, sample, time.monotonic() - began) for sample in samples]
+
+
+def measure_many(
+    reference: Sequence[Path],
+    candidates: Sequence[Sequence[Path]],
+    text: Text | None = None,
+    *,
+    n_ctx: int = N_CTX,
+    n_chunks: int | None = None,
+    precision: float = PRECISION,
+    n_threads: int | None = None,
+    n_gpu_layers: int | None = None,
+    sink: Sink = ignore,
+) -> tuple[Chunks, list[Sample]]:
+    """Measure as `compare_many` does, and return what every token gave; a precision of 0 reads the whole text."""
+    if n_chunks is not None and n_chunks < FEWEST_CHUNKS:
+        raise UsageError(f"--chunks must be at least {FEWEST_CHUNKS}: {n_chunks}")
+    began = time.monotonic()
     with ExitStack() as stack:
         opened = [stack.enter_context(Model(files, n_gpu_layers=n_gpu_layers)) for files in (reference, *candidates)]
         first = opened[0]
-        chunks = cut(first, text or texts.bundled(), n_ctx, n_chunks)
+        chunks = texts.cut(text or texts.bundled(), first.native, n_ctx)
         for model in opened[1:]:
             _check_vocabulary(chunks, model, first.native.n_vocab)
+        if n_ctx > first.native.n_ctx_train:
+            trained = first.native.n_ctx_train
+            sink(Warned(STAGE, f"{first.path.name} was trained on {trained} tokens, chunks have {n_ctx}"))
         threads = n_threads or first.cores.usable
         readers = [stack.enter_context(LogitReader(m.native, n_ctx=n_ctx, n_threads=threads)) for m in opened]
         softmax = stack.enter_context(Softmax(first.native.n_vocab, threads))
         strata = Strata(len(chunks.tokens))
         samples = [Sample(strata) for _ in candidates]
-        n_done = 0
-        sink(Started(STAGE, len(chunks.tokens) * n_ctx, "tokens"))
+        n_done, n_most = 0, min(n_chunks or len(chunks.tokens), len(chunks.tokens))
+        sink(Started(STAGE, n_most * n_ctx, "tokens"))
         for turn in strata.rounds:
-            for index in turn:
+            for index in turn[: n_most - n_done]:
                 for sample, scores in zip(samples, _read(readers, softmax, chunks, index), strict=True):
                     sample.add(index, scores)
                 n_done += 1
                 sink(Advanced(STAGE, n_done * n_ctx))
-            if not is_full and all(sample.is_known(precision) for sample in samples):
+            if n_done == n_most or (precision > 0 and all(sample.is_known(precision) for sample in samples)):
                 break
-        seconds = time.monotonic() - began
-        sink(Finished(STAGE, seconds))
-        return [summarize(chunks, sample, seconds) for sample in samples]
-
-
-def cut(model: Model, text: Text, n_ctx: int = N_CTX, n_chunks: int | None = None) -> Chunks:
-    """Cut a text into a model's chunks; see `owm.quality.texts.cut`.
-
-    Raises:
-        UsageError: the text is too short, or the numbers make no sense.
-    """
-    if n_chunks is not None and n_chunks < 2:
-        raise UsageError(f"--chunks must be at least 2: {n_chunks}")
-    chunks = texts.cut(text, model.native, n_ctx)
-    return chunks if n_chunks is None else chunks.head(n_chunks)
+        sink(Finished(STAGE, time.monotonic() - began))
+        return chunks, samples
 
 
 def summarize(chunks: Chunks, sample: Sample, seconds: float) -> Divergence:
@@ -169,7 +189,7 @@ class Reference:
         with Model(files, n_gpu_layers=n_gpu_layers) as model:
             self.n_vocab = model.native.n_vocab
             self.n_threads = n_threads or model.cores.usable
-            self.chunks = cut(model, text or texts.bundled(), n_ctx)
+            self.chunks = texts.cut(text or texts.bundled(), model.native, n_ctx)
             self._strata = Strata(len(self.chunks.tokens))
             self.order = [index for turn in self._strata.rounds for index in turn][:n_chunks]
             needed = 2 * len(self.order) * self.chunks.n_scored * self.n_vocab
@@ -280,5 +300,5 @@ def _check_vocabulary(chunks: Chunks, candidate: Model, n_vocab: int) -> None:
         raise UsageError(
             f"{candidate.path.name} has another vocabulary than the reference: {found} tokens, not {n_vocab}"
         )
-    if texts.cut(chunks.text, candidate.native, chunks.n_ctx).tokens[: len(chunks.tokens)] != chunks.tokens:
+    if texts.cut(chunks.text, candidate.native, chunks.n_ctx).tokens != chunks.tokens:
         raise UsageError(f"{candidate.path.name} reads the text as other tokens than the reference")

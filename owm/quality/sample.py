@@ -18,7 +18,7 @@ class Sample:
     def __init__(self, strata: Strata) -> None:
         self.strata = strata
         self.indices: list[int] = []
-        self._scores: list[Scores] = []
+        self.scores: list[Scores] = []
 
     @property
     def n_chunks(self) -> int:
@@ -33,16 +33,16 @@ class Sample:
     @property
     def kld(self) -> Array:
         """Divergences in nats, chunks × tokens."""
-        return np.array([scores.kld for scores in self._scores])
+        return np.array([scores.kld for scores in self.scores])
 
     def add(self, index: int, scores: Scores) -> None:
         """Take the scores of a chunk."""
         self.indices.append(index)
-        self._scores.append(scores)
+        self.scores.append(scores)
 
     def chunk_means(self) -> Array:
         """Return the mean divergence of each chunk."""
-        return np.array([scores.kld.mean() for scores in self._scores])
+        return np.array([scores.kld.mean() for scores in self.scores])
 
     def is_known(self, precision: float) -> bool:
         """Tell whether the mean divergence of the whole text is known to a share of itself."""
@@ -79,4 +79,4 @@ class Sample:
         return Estimate(math.exp(found.value), math.exp(found.low), math.exp(min(found.high, 700.0)))
 
     def _mean(self, name: str) -> Estimate:
-        return self.strata.mean(self.indices, np.array([getattr(scores, name).mean() for scores in self._scores]))
+        return self.strata.mean(self.indices, np.array([getattr(scores, name).mean() for scores in self.scores]))

@@ -69,18 +69,6 @@ class Softmax:
         """End the threads."""
         self._pool.shutdown()
 
-    def likelihood(self, rows: Array, targets: Array) -> Array:
-        """Return the negative log-likelihood of each row's target."""
-        nll = np.empty(len(rows))
-
-        def work(buffer: Array, i: int) -> None:
-            row, target = rows[i], targets[i]
-            largest = row.max()
-            nll[i] = _log_sum(row, largest, buffer[0], buffer[1]) - float(row[target] - largest)
-
-        self._each(len(rows), work)
-        return _checked(nll)
-
     def divergence(self, reference: Array, rows: Array, targets: Array) -> Scores:
         """Compare rows of a candidate with those of the reference at the same positions."""
         scores = _empty(len(rows))
@@ -121,8 +109,8 @@ class Softmax:
     def divergence_from_stored(self, reference: StoredRows, rows: Array, targets: Array) -> Scores:
         """Compare rows of a candidate with stored ones.
 
-        The rounded logits are a distribution of their own, taken for the reference's: so no divergence is negative, and
-        the error is of the second order.
+        The rounded logits are a distribution of their own, taken for the reference's: so rounding moves a divergence by
+        no more than its own size times how far the candidate differs.
         """
         scores = _empty(len(rows))
         scale = np.float32(_RANGE**0.5 / _STEPS)

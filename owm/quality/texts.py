@@ -7,7 +7,7 @@ ref: llama.cpp tools/perplexity/perplexity.cpp
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -78,10 +78,6 @@ class Chunks:
     def n_scored(self) -> int:
         """Tokens of one chunk that count."""
         return self.end - self.first
-
-    def head(self, n_chunks: int) -> "Chunks":
-        """Return the first chunks alone."""
-        return replace(self, tokens=self.tokens[:n_chunks])
 
     def inputs(self, index: int) -> Sequence[int]:
         """Return what a model reads of a chunk."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from owm.errors import UsageError
-from owm.formats.gguf_writer import I32, Value
+from owm.formats.gguf_writer import Value
 from owm.formats.imatrix import Imatrix, check
 from owm.native import quants
 from owm.native.guard import Child
@@ -53,6 +53,7 @@ def plan_quantizations(
     *,
     overrides: Overrides | None = None,
     imatrix: Imatrix | None = None,
+    assumes_imatrix: bool = False,
     allow_requantize: bool = False,
     layout: Layout | None = None,
     metadata: Mapping[str, Value] | None = None,
@@ -62,6 +63,7 @@ def plan_quantizations(
     Args:
         source: the model in the types it has, from a checkpoint or a model file.
         child: asks llama.cpp.
+        assumes_imatrix: whether to plan as if there were an importance matrix, for a plan that is only shown.
         allow_requantize: whether tensors that are quantized may be quantized again.
         metadata: keys to add to each file.
 
@@ -71,13 +73,14 @@ def plan_quantizations(
     """
     wanted = overrides or Overrides()
     check_overrides(wanted, source)
-    recipes = stock_recipes(source, type_names, wanted, child, has_imatrix=imatrix is not None)
+    recipes = stock_recipes(source, type_names, wanted, child, has_imatrix=imatrix is not None or assumes_imatrix)
     return [
         apply_recipe(
             source,
             recipe,
             pruned=wanted.pruned,
             imatrix=imatrix,
+            assumes_imatrix=assumes_imatrix,
             allow_requantize=allow_requantize,
             layout=layout,
             metadata=metadata,
@@ -92,6 +95,7 @@ def apply_recipe(
     *,
     pruned: Sequence[int] = (),
     imatrix: Imatrix | None = None,
+    assumes_imatrix: bool = False,
     allow_requantize: bool = False,
     layout: Layout | None = None,
     metadata: Mapping[str, Value] | None = None,
@@ -104,7 +108,7 @@ def apply_recipe(
     """
     if imatrix is not None:
         check(imatrix, {tensor.name: _matrices(tensor) for tensor in source.tensors})
-    if recipe.needs_imatrix and imatrix is None:
+    if recipe.needs_imatrix and imatrix is None and not assumes_imatrix:
         raise UsageError(f"{recipe.type_name} needs an importance matrix", hint=_HINT_IMATRIX)
     smaller, names = prune(source, pruned)
     missing = [tensor.name for tensor in smaller.tensors if tensor.name not in recipe.choices]
@@ -114,7 +118,8 @@ def apply_recipe(
     for tensor in smaller.tensors:
         made = _choose(tensor, recipe.choices[tensor.name], allow_requantize=allow_requantize)
         if made.type_name in QUANT_BLOCKS and made.type_name != made.rows.dtype:
-            made = replace(made, weights=_weights(made, names[tensor.name], recipe, imatrix))
+            if not (assumes_imatrix and imatrix is None):
+                made = replace(made, weights=_weights(made, names[tensor.name], recipe, imatrix))
             sha.update(b"" if made.weights is None else made.weights.tobytes())
         tensors.append(made)
     added: dict[str, Value] = {
@@ -187,11 +192,11 @@ def _about(imatrix: Imatrix | None) -> dict[str, Value]:
     """Say which importance matrix was used. ref: llama.cpp tools/quantize/quantize.cpp"""
     if imatrix is None:
         return {}
-    about: dict[str, Value] = {"quantize.imatrix.entries_count": I32(len(imatrix.entries))}
+    about: dict[str, Value] = {"quantize.imatrix.entries_count": len(imatrix.entries)}
     if imatrix.path is not None:
         about["quantize.imatrix.file"] = imatrix.path.name
     if imatrix.datasets:
         about["quantize.imatrix.dataset"] = imatrix.datasets[0][:127]
     if imatrix.n_chunks > 0:
-        about["quantize.imatrix.chunks_count"] = I32(imatrix.n_chunks)
+        about["quantize.imatrix.chunks_count"] = imatrix.n_chunks
     return about

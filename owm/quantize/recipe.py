@@ -87,6 +87,11 @@ def stock_recipes(
             found = child.recipe(path, mixture)
             if found.error and "regular expression" in found.error:
                 raise UsageError(f"--tensor-type has no valid regular expression: {found.error}")
+            if found.error and "fallback" in found.error:
+                raise UsageError(
+                    f"{type_name} cannot be made of this model, whose rows it does not divide: {found.error}",
+                    hint="take another type, or `--tensor-type REGEX=TYPE` for the tensors that it does not fit",
+                )
             if found.error:
                 raise Damaged(f"llama.cpp has no recipe for this model: {found.error}")
             choices = {

@@ -25,8 +25,8 @@ def smallest_bytes(options: Mapping[str, Sequence[Option]]) -> int:
 def assign(options: Mapping[str, Sequence[Option]], max_bytes: int) -> dict[str, Option]:
     """Choose an option for each tensor, so that the sum of losses is least and all take at most `max_bytes`.
 
-    A multiple-choice knapsack by dynamic programming over bytes in steps, rounded up so that nothing goes over; what the
-    rounding left is then spent on the single changes that gain most.
+    A multiple-choice knapsack by dynamic programming over bytes in steps, rounded up so that nothing goes over; what
+    the rounding left is then spent on the single changes that gain most.
     ref: Kellerer, Pferschy, Pisinger, Knapsack Problems, chapter 11
 
     Raises:
@@ -41,7 +41,7 @@ def assign(options: Mapping[str, Sequence[Option]], max_bytes: int) -> dict[str,
         return {name: choices[-1] for name, choices in kept.items()}
     step = max(1, -(-spare // N_STEPS))
     chosen = _solve(kept, step, spare // step)
-    _fill(kept, chosen, max_bytes - sum(option.n_bytes for option in chosen.values()))
+    fill(kept, chosen, max_bytes - sum(option.n_bytes for option in chosen.values()))
     return chosen
 
 
@@ -79,8 +79,8 @@ def _solve(options: Mapping[str, Sequence[Option]], step: int, n_steps: int) -> 
     return {name: chosen[name] for name in options}
 
 
-def _fill(options: Mapping[str, Sequence[Option]], chosen: dict[str, Option], spare: int) -> None:
-    """Spend spare bytes: each time on the one larger option that lowers the loss most."""
+def fill(options: Mapping[str, Sequence[Option]], chosen: dict[str, Option], spare: int) -> None:
+    """Spend spare bytes on an assignment: each time on the one larger option that lowers the loss most."""
     while True:
         gains = [
             (chosen[name].loss - option.loss, name, option)

@@ -1,6 +1,7 @@
-"""A tailored recipe as a file: JSON with the type of every quantized tensor, readable, and usable again on its model."""
+"""A tailored recipe as a file: JSON with the type of every quantized tensor, readable, and used again on its model."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,8 +35,8 @@ class Row:
 class Tailored:
     """The chosen type of each tensor that is quantized; all others stay as they are.
 
-    `predicted_kld` and `measured_kld` are mean divergences on the text of the trials, in nats a token; `target_bytes` and
-    `n_bytes` are of the file with its header.
+    `predicted_kld` and `measured_kld` are mean divergences on the text of the trials, in nats a token; `target_bytes`
+    and `n_bytes` are of the file with its header.
     """
 
     types: Mapping[str, str]
@@ -109,7 +110,7 @@ def _natural(document: Mapping[str, Any], key: str) -> int:
 
 def _number(document: Mapping[str, Any], key: str) -> float | None:
     found = document.get(key)
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    return found if isinstance(found, float) and math.isfinite(found) else None
 
 
 def _fail(path: Path, cause: str) -> NoReturn:

@@ -30,12 +30,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One finished command: what it took and what it said."""
+    """One finished command: what it took and what it said.
+
+    `cpu_seconds` and `written_bytes` (to disks, once written back or directly; 0 where that is not known) are those of
+    its children too.
+    """
 
     seconds: float
     peak_bytes: int
     stdout: str
     stderr: str
+    cpu_seconds: float = 0.0
+    written_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +204,8 @@ def run_command(
             env=os.environ | (environment or {}),
         )
         watch = _MemoryWatch(process.pid) if with_children else None
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        written_bytes = _written_bytes(process.pid)
         # wait4 and not communicate: it wakes at the end itself and knows the peak that polling may have missed.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = perf_counter() - began
@@ -212,6 +220,8 @@ def run_command(
             peak_bytes=peak_bytes,
             stdout=stdout.read().decode("utf-8", "replace"),
             stderr=stderr.read().decode("utf-8", "replace"),
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
+            written_bytes=written_bytes,
         )
     if process.returncode:
         code = process.returncode
@@ -246,6 +256,19 @@ class _MemoryWatch(threading.Thread):
         return self._peak_bytes
 
 
+def _written_bytes(pid: int) -> int:
+    """Return what a process that has ended, but not been waited for, and its children sent to disks.
+
+    What was removed before it was written does not count. ref: proc_pid_io(5)
+    """
+    try:
+        lines = Path("/proc", str(pid), "io").read_text().splitlines()
+    except OSError:
+        return 0
+    counts = {name: int(count) for name, _, count in (line.partition(":") for line in lines)}
+    return counts.get("write_bytes", 0) - counts.get("cancelled_write_bytes", 0)
+
+
 def _tree_bytes(pid: int) -> int:
     """Sum the resident bytes of a process and its descendants; those that have ended count nothing."""
     proc = Path("/proc", str(pid))
@@ -264,18 +287,18 @@ def _tree_bytes(pid: int) -> int:
         return 0
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """Return the options that every benchmark has."""
+def arguments(description: str | None, *, fewest: int = MIN_PAIRS) -> argparse.ArgumentParser:
+    """Return the options that every benchmark has; below five pairs there is no interval to speak of."""
+
+    def n_pairs(text: str) -> int:
+        if (pairs := int(text)) < fewest:
+            raise argparse.ArgumentTypeError(f"at least {fewest}")
+        return pairs
+
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=_at_least_five, default=9, metavar="N", help="pairs to measure (default 9)")
+    parser.add_argument("--pairs", type=n_pairs, default=9, metavar="N", help="pairs to measure (default 9)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything measured to FILE")
     return parser
-
-
-def _at_least_five(text: str) -> int:
-    if (pairs := int(text)) < MIN_PAIRS:
-        raise argparse.ArgumentTypeError(f"at least {MIN_PAIRS}")
-    return pairs
 
 
 def report(results: Sequence[Comparison | Limit], json_file: Path | None) -> int:

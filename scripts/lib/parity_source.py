@@ -11,7 +11,10 @@ import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
-from building import fail, follow
+if __name__ == "__main__":  # run by itself, with its own folder to import from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from lib.building import fail, follow
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "reference"
 

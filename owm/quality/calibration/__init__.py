@@ -18,8 +18,7 @@ from owm.events import Sink, Warned, ignore
 
 STAGE = "importance matrix"
 BUNDLED = "owm calibration text, version 1"
-# In the order in which they are read: with few chunks, still something of everything.
-_PARTS = ("mixed.txt", "dialogue.jsonl")
+_FILE = "calibration.jsonl"
 MAX_BYTES = 256 << 20
 _LINE_HINT = 'a line is `{"messages": [{"role": "user", "content": "…"}, …]}` or `{"text": "…"}`'
 
@@ -34,7 +33,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What to read, and its name. `sha256` is of the files' bytes, one after another."""
+    """What to read, and its name. `sha256` is of the file."""
 
     name: str
     parts: tuple[Part, ...]
@@ -43,10 +42,8 @@ class Calibration:
 
 def bundled() -> Calibration:
     """Return the calibration text that comes with owm."""
-    folder = resources.files(__name__)
-    raw = [(name, (folder / name).read_bytes()) for name in _PARTS]
-    parts = [part for name, content in raw for part in _parts(Path(name), content)]
-    return Calibration(BUNDLED, tuple(parts), hashlib.sha256(b"".join(content for _, content in raw)).hexdigest())
+    content = (resources.files(__name__) / _FILE).read_bytes()
+    return Calibration(BUNDLED, tuple(_parts(Path(_FILE), content)), hashlib.sha256(content).hexdigest())
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -43,7 +43,7 @@ def inputs_of_block_0(path: Path, tokens: list[int]) -> np.ndarray:
     return np.asarray(rows / np.sqrt((rows * rows).mean(axis=1, keepdims=True) + 1e-5))
 
 
-@pytest.mark.parametrize("n_ctx", [64, 544])  # 544: a chunk in two parts
+@pytest.mark.parametrize("n_ctx", [64, 100, 544])
 def test_the_sums_are_those_of_the_squares(dense: Model, n_ctx: int) -> None:
     tokens = tokenize(text(), dense)
     found = of_tokens(dense, tokens, "text", n_ctx=n_ctx)
@@ -64,7 +64,7 @@ def test_the_sums_are_those_of_the_squares(dense: Model, n_ctx: int) -> None:
 def test_leaving_graphs_early_changes_nothing(dense: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = tokenize(text(), dense)
     early = of_tokens(dense, tokens, "text", n_ctx=64)
-    monkeypatch.setattr(Observer, "stops_early", property(lambda _: False, lambda _, value: None), raising=False)
+    monkeypatch.setattr(Observer, "stops_early", property(lambda _: False, lambda *_: None), raising=False)
     whole = of_tokens(dense, tokens, "text", n_ctx=64)
     assert early.entries.keys() == whole.entries.keys()
     for name, entry in whole.entries.items():
@@ -84,7 +84,7 @@ def test_experts_are_counted_one_by_one_and_unused_ones_reported(moe: Model) -> 
     assert gate_entry.n_unhit > 0
     assert (down.sums[down.counts == 0] == 0).all()
     warning = next(event.message for event in events if isinstance(event, Warned))
-    assert "experts in 6 tensors were never used" in warning
+    assert "experts' matrices in 6 tensors were never used" in warning
     filled = found.filled()
     assert filled.unhit() == {}
     weights = filled.weights("blk.0.ffn_gate_exps.weight")
@@ -97,8 +97,14 @@ def test_progress_is_told_in_tokens(dense: Model) -> None:
     events: list[Event] = []
     compute(dense, text(), n_ctx=64, n_chunks=2, sink=events.append)
     stage = "importance matrix"
-    assert events[:3] == [Started(stage, 128, "tokens"), Advanced(stage, 64), Advanced(stage, 128)]
-    assert isinstance(events[3], Finished)
+    assert events[:2] == [Started(stage, 128, "tokens"), Advanced(stage, 128)]
+    assert isinstance(events[2], Finished)
+
+
+def test_progress_of_long_chunks_is_told_step_by_step(dense: Model) -> None:
+    events: list[Event] = []
+    compute(dense, text(), n_ctx=200, n_chunks=1, sink=events.append)
+    assert [event.done for event in events if isinstance(event, Advanced)] == [66, 133, 200]
 
 
 def test_more_chunks_than_there_are(dense: Model) -> None:

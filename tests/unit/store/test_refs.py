@@ -260,3 +260,25 @@ def test_any_pasted_address_is_refused_or_survives_a_round_trip(
     except UsageError:
         return
     assert parse(str(ref)) == ref
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "quant"),
+    [
+        ("local:tiny", "tiny", None),
+        ("local:tiny:Q4_K_M", "tiny", "Q4_K_M"),
+        ("local:My-Model.v2:Q8_0", "my-model.v2", "Q8_0"),
+        ("local:smollm2-135m:iq2_xs", "smollm2-135m", "iq2_xs"),
+    ],
+)
+def test_what_owm_makes_of_files_of_the_users_has_a_name(text: str, name: str, quant: str | None) -> None:
+    ref = parse(text)
+    assert (ref.kind, ref.name, ref.quant) == ("local", name, quant)
+    assert parse(str(ref)) == ref
+    assert str(ref.with_quant("Q4_0")) == f"local:{name}:Q4_0"
+
+
+@pytest.mark.parametrize("text", ["local:", "local::Q4_K_M", "local:a/b", "local:../a", "local:.hidden", "local:a b"])
+def test_what_is_no_local_name_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse(text)

@@ -1,0 +1,103 @@
+"""What quantizing needs beside the source: a file of it that runs, and an importance matrix, both kept while of use."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from owm.engine.model import Model
+from owm.events import Sink, ignore
+from owm.formats.imatrix import Imatrix, read_imatrix, write_imatrix
+from owm.library.quantizing import Source
+from owm.native.llama import library_build
+from owm.pipeline import writer
+from owm.quality import imatrix
+from owm.quality.calibration import BUNDLED, Calibration
+from owm.store.download import write_error
+from owm.store.local import Store
+
+STAGE = "reference"
+AUTO_CHUNKS = 64  # of the bundled text, whose beginning is as mixed as the whole; more change little
+
+
+def work_folder(store: Store) -> Path:
+    """Return the folder for files that are of use only while a command runs; what a killed one left is found there.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    folder = store.home / "work"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, folder) from error
+    return folder
+
+
+@contextmanager
+def runnable(
+    source: Source, store: Store, *, n_threads: int | None = None, sink: Sink = ignore
+) -> Iterator[list[Path]]:
+    """Give the source as files that llama.cpp can run: its own, or its checkpoint converted to a file of its own types.
+
+    That file is removed afterwards. One that a killed command left is used again.
+
+    Raises:
+        NotEnoughDisk, StoreError: it cannot be written.
+    """
+    if source.files:
+        yield list(source.files)
+        return
+    path = work_folder(store) / f"{source.plan.digest()[:16]}.gguf"
+    if not (path.exists() and path.stat().st_size == source.plan.n_bytes):
+        writer.write(source.plan, [path], n_threads=n_threads, digest=False, stage=STAGE, sink=sink)
+    try:
+        yield [path]
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def find_imatrix(source: Source, calibration: Calibration, store: Store) -> Imatrix | None:
+    """Return the source's importance matrix for a text if it was computed before."""
+    path = _imatrix_path(source, calibration, store)
+    return read_imatrix(path) if path.exists() else None
+
+
+def imatrix_of(
+    source: Source,
+    files: list[Path],
+    calibration: Calibration,
+    store: Store,
+    *,
+    n_threads: int | None = None,
+    sink: Sink = ignore,
+) -> Imatrix:
+    """Compute the source's importance matrix for a text, and keep it. Experts without data have the mean of the others.
+
+    Raises:
+        UsageError: the text is too short. EngineError: the source does not run.
+    """
+    path = _imatrix_path(source, calibration, store)
+    with Model(files) as model:
+        made = imatrix.compute(
+            model, calibration, n_chunks=_n_chunks(calibration), n_threads=n_threads, sink=sink
+        ).filled()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, path) from error
+    write_imatrix(made, path)
+    return read_imatrix(path)
+
+
+def _n_chunks(calibration: Calibration) -> int | None:
+    """Return how many chunks are read: of a text of the user's all."""
+    return AUTO_CHUNKS if calibration.name == BUNDLED else None
+
+
+def _imatrix_path(source: Source, calibration: Calibration, store: Store) -> Path:
+    """Name an importance matrix by all that it depends on."""
+    sha = hashlib.sha256(f"{library_build()} {calibration.sha256} {_n_chunks(calibration)}".encode())
+    sha.update((source.origin.commit or source.plan.origin).encode())
+    sha.update(source.plan.files[0].header)
+    return store.home / "imatrix" / f"{source.origin.short_name}-{sha.hexdigest()[:12]}.gguf"
