@@ -78,8 +78,8 @@ class Trials:
         self._n_made += 1
         written: dict[tuple[str, str], Rows] = {}
         for tensor, offset in zip(trial.files[0].tensors, trial.files[0].offsets, strict=True):
-            if (type_name := quantized_type(tensor.type_name)) is not None:
-                written[tensor.name, type_name] = FileRows(path, offset, tensor.rows.shape, type_name)
+            if (kept := quantized_type(tensor.type_name)) is not None:
+                written[tensor.name, kept] = FileRows(path, offset, tensor.rows.shape, kept)
         self._known = [*self._known[:1], written]
         return float(self._reference.measure([path]).kld_mean().value)
 
