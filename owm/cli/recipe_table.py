@@ -49,7 +49,8 @@ def say_plan(
         )
     place = ", ".join(str(path) for files in paths for path in files) if paths else f"the store ({store.home})"
     total = format_bytes(sum(each.plan.n_bytes for each in planned))
-    out.note(f"would write {total} to {place}, in about {format_seconds(seconds)}")
+    time = f"about {format_seconds(seconds)}" if seconds >= 1 else "less than a second"
+    out.note(f"would write {total} to {place}, in {time}")
 
 
 def _record(source: "Source", planned: "Quantization") -> dict[str, Any]:

@@ -129,5 +129,5 @@ def check_overrides(overrides: Overrides, source: Plan) -> None:
 
 def _reason(type_name: str, instead_of: str | None, is_override: bool) -> str:
     if instead_of is not None and not is_override:
-        return f"fallback: rows are no multiple of {_BLOCK_VALUES[instead_of]} ({instead_of})"
+        return f"fallback from {instead_of}, blocks of {_BLOCK_VALUES[instead_of]}"
     return "override" if is_override else "recipe"

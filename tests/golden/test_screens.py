@@ -17,6 +17,8 @@ SCREENS = {
     "run-help": ["run", "--help"],
     "convert-help": ["convert", "--help"],
     "convert-dry-run": ["convert", "tiny", "--dry-run"],
+    "quantize-help": ["quantize", "--help"],
+    "quantize-dry-run": ["quantize", "tiny", "Q4_K_M", "--tensor-type", "attn_v=Q8_0", "--dry-run", "-o", "."],
     "list": ["list"],
     "list-catalog": ["list", "--catalog"],
     "unknown-model": ["run", "smolm2", "hi"],

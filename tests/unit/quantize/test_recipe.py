@@ -40,7 +40,7 @@ def test_rows_that_no_block_divides_fall_back_and_say_why(child: Child) -> None:
     recipe = stock(tiny_plan(width=96, metadata={"llama.rope.dimension_count": 24}), "Q4_K_M", child)
     choice = recipe.choices["blk.0.attn_q.weight"]
     assert choice.type_name == "Q5_0"
-    assert choice.reason == "fallback: rows are no multiple of 256 (Q4_K)"
+    assert choice.reason == "fallback from Q4_K, blocks of 256"
     assert recipe.choices["blk.0.ffn_down.weight"].reason == "recipe"
 
 
