@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from owm.formats.imatrix import Imatrix
     from owm.library.quantizing import Source
     from owm.quality.calibration import Calibration
+    from owm.quality.texts import Text
     from owm.quantize.quantization import Quantization
     from owm.quantize.recipe import Overrides
 
@@ -54,39 +55,39 @@ def command(
     finds it as `NAME:TYPE`, or where `-o` says. Recipes are those of the installed llama.cpp, or, for a target size,
     chosen by what the model really loses.
     """
-    from owm.cli.quantize_job import Job, Resources, Wanted
-    from owm.cli.report import check_plot
-    from owm.cli.sources import find_source
-    from owm.library import open_store
     from owm.native.guard import Child
-    from owm.quality import texts
-    from owm.quantize import types as quant_types
-    from owm.quantize.quantization import Layout
 
-    out = Output(json, quiet, verbose)
-    if plot is not None:
-        check_plot(plot)
-    if keep_split and split_max_size is not None:
-        raise UsageError("--keep-split does not go with --split-max-size")
-    overrides = _overrides(tensor_type, tensor_type_file, output_type, embedding_type, prune_layers, is_pure=pure)
-    wanted = Wanted(
-        tuple(dict.fromkeys(quant_types.file_type(name) for name in types or ())),
-        tuple(n_bytes("--target-size", size) or 0 for size in target_size or ()),
-        tuple(bpw or ()),
-        _fit_context(fit, ctx_size),
-        recipe,
-        overrides,
-        allow_requantize,
-        Layout(n_bytes("--split-max-size", split_max_size), keep_split),
-        _read_imatrix(imatrix, calibration),
-        quality or plot is not None or text is not None,
-        None if text is None else texts.read(text),
-    )
-    wanted.check()
-    resources = Resources(threads, n_bytes("--max-memory", max_memory))
-    store = open_store()
     with ExitStack() as stack:
-        child = stack.enter_context(Child())
+        child = stack.enter_context(Child())  # gets ready while the rest is imported
+        from owm.cli.quantize_job import Job, Resources, Wanted
+        from owm.cli.report import check_plot
+        from owm.cli.sources import find_source
+        from owm.library import open_store
+        from owm.quantize import types as quant_types
+        from owm.quantize.quantization import Layout
+
+        out = Output(json, quiet, verbose)
+        if plot is not None:
+            check_plot(plot)
+        if keep_split and split_max_size is not None:
+            raise UsageError("--keep-split does not go with --split-max-size")
+        overrides = _overrides(tensor_type, tensor_type_file, output_type, embedding_type, prune_layers, is_pure=pure)
+        wanted = Wanted(
+            tuple(dict.fromkeys(quant_types.file_type(name) for name in types or ())),
+            tuple(n_bytes("--target-size", size) or 0 for size in target_size or ()),
+            tuple(bpw or ()),
+            _fit_context(fit, ctx_size),
+            recipe,
+            overrides,
+            allow_requantize,
+            Layout(n_bytes("--split-max-size", split_max_size), keep_split),
+            _read_imatrix(imatrix, calibration),
+            quality or plot is not None or text is not None,
+            _read_text(text),
+        )
+        wanted.check()
+        resources = Resources(threads, n_bytes("--max-memory", max_memory))
+        store = open_store()
         found = find_source(source, store, out, pre=pre)
         job = Job(found, wanted, resources, child, store, out, stack, is_dry=dry_run)
         job.plan()
@@ -99,6 +100,14 @@ def command(
         job.measure()
         job.report(plot)
     return None
+
+
+def _read_text(path: Path | None) -> "Text | None":
+    if path is None:
+        return None
+    from owm.quality.texts import read
+
+    return read(path)
 
 
 def _fit_context(fit: bool, ctx_size: str | None) -> int | None:
@@ -195,6 +204,8 @@ def _layers(text: str | None) -> tuple[int, ...]:
 
 def _read_imatrix(text: str | None, calibration: Path | None) -> "Imatrix | Calibration | None":
     """Return the importance matrix to use, or the text to compute one from."""
+    if text is None and calibration is None:
+        return None
     from owm.formats.imatrix import read_imatrix
     from owm.quality.calibration import bundled, read_calibration
 

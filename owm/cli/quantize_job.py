@@ -14,13 +14,13 @@ from owm.errors import UsageError
 from owm.formats.imatrix import Imatrix
 from owm.library import quantizing
 from owm.library.quantizing import Source
-from owm.quality.calibration import Calibration
 from owm.quantize.quantization import Layout, Quantization, default_type
 from owm.quantize.recipe import Overrides
 from owm.units import format_bytes
 
 if TYPE_CHECKING:
     from owm.native.guard import Child
+    from owm.quality.calibration import Calibration
     from owm.quality.figures import Divergence
     from owm.quality.texts import Text
     from owm.store.local import Store
@@ -42,7 +42,7 @@ class Wanted:
     overrides: Overrides
     allow_requantize: bool
     layout: Layout
-    importance: Imatrix | Calibration | None
+    importance: "Imatrix | Calibration | None"
     quality: bool
     text: "Text | None"
 
@@ -221,7 +221,7 @@ class Job:
             from owm.quality.calibration import bundled
 
             importance = bundled()
-        if not isinstance(importance, Calibration):
+        if importance is None or isinstance(importance, Imatrix):
             return importance
         if self.is_dry and not self.wanted.is_tailored:
             return None

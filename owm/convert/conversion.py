@@ -307,7 +307,7 @@ def checking(conversion: Conversion, child: guard.Child, sink: Sink, plan: Plan 
     with hollow_file(plan or conversion.plan) as path, ThreadPoolExecutor(2) as pool:
         source = conversion.vocabulary.files
         sample = tokenizer_check.sample_of(source) if conversion.vocabulary.takes_any_text else ()
-        actual: Future[guard.Loaded] = pool.submit(child.load_header, path, sample)
+        actual: Future[guard.Loaded] = pool.submit(_load_and_rest, child, path, sample)
         expected = pool.submit(tokenizer_check.expected_ids, source, sample)
 
         def verify(*, wait: bool) -> None:
@@ -320,6 +320,12 @@ def checking(conversion: Conversion, child: guard.Child, sink: Sink, plan: Plan 
                 _compare(conversion, sample, expected.result(), loaded.tokens, sink)
 
         yield verify
+
+
+def _load_and_rest(child: guard.Child, path: Path, sample: Sequence[str]) -> guard.Loaded:
+    loaded = child.load_header(path, sample)
+    child.rest()
+    return loaded
 
 
 def _compare(

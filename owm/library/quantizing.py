@@ -219,6 +219,7 @@ def _checking(source: Source, planned: Plan, child: Child, sink: Sink) -> Iterat
         return
     with hollow_file(planned) as path:
         loaded = child.load_header(path, ())
+        child.rest()
     if loaded.error:
         raise Damaged(f"llama.cpp does not take the model: {loaded.error}", hint="`owm verify` checks the source")
     yield lambda *, wait: None

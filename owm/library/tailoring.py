@@ -188,6 +188,12 @@ def planned(
         raise UsageError(f"the recipe is another model's: this one has no tensor {unknown}")
     choices = dict(base.recipe.choices)
     for name, type_name in tailored.types.items():
+        left = choices[name]
+        if left.reason == "recipe" and left.type_name not in QUANT_BLOCKS and type_name != left.type_name:
+            raise UsageError(
+                f"the recipe makes {name} {type_name}, and llama.cpp runs it as {left.type_name} only",
+                hint="leave it out of the recipe",
+            )
         choices[name] = Choice(type_name, "tailored")
     made = apply_recipe(
         source.plan,

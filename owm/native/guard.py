@@ -63,12 +63,18 @@ class Recipe:
 
 
 class Child:
-    """The process, which gets ready (a third of a second) while its caller does something else."""
+    """The process, which gets ready (a third of a second) while its caller does something else.
+
+    It is started again when it is asked after an abort, or after it was told to rest.
+    """
 
     def __init__(self) -> None:
         """Start it."""
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._lock = threading.Lock()
+        self._start()
+
+    def _start(self) -> None:
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "owm.native.guard"],
             stdin=subprocess.PIPE,
@@ -78,6 +84,7 @@ class Child:
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C is its caller's to handle
         )
+        self._is_up = True
 
     def __enter__(self) -> "Child":
         return self
@@ -101,8 +108,16 @@ class Child:
             return Recipe(error or answer["error"])
         return Recipe(None, tuple(Chosen(*row) for row in answer["tensors"]), answer["needs_imatrix"])
 
+    def rest(self) -> None:
+        """End the process, which takes memory, until it is asked again."""
+        with self._lock:
+            self.close()
+
     def close(self) -> None:
         """End it, whatever it does."""
+        if not self._is_up:
+            return
+        self._is_up = False
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -114,9 +129,11 @@ class Child:
 
     def _ask(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
         """Return the answer, or why there is none."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with self._lock:
+            if not self._is_up:
+                self._start()
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
             timer = threading.Timer(TIMEOUT_SECONDS, self._process.kill)
             timer.daemon = True
             began = time.monotonic()
@@ -132,9 +149,11 @@ class Child:
             if said.endswith("\n"):
                 answer: dict[str, Any] = json.loads(said)
                 return answer, None
+            reason = self._reason()
+            self.close()
             if time.monotonic() - began >= TIMEOUT_SECONDS:
                 return {}, f"it did not come to an end in {TIMEOUT_SECONDS:.0f} s"
-            return {}, f"it aborted: {self._reason()}"
+            return {}, f"it aborted: {reason}"
 
     def _reason(self) -> str:
         """Find the line that says why the process ended."""
@@ -168,6 +187,7 @@ def _load(path: Path, texts: Sequence[str]) -> dict[str, object]:
     try:
         model = Model(path, n_gpu_layers=0, has_weights=False)
         tokens = [model.tokenize(text, add_special=False, parse_special=True) for text in texts]
+        model.close()
     except OwmError as error:
         return {"error": str(error).partition(": ")[2] or str(error), "tokens": []}
     return {"error": None, "tokens": tokens}

@@ -273,6 +273,14 @@ class TransposedRows:
         return made
 
 
+def path_of(rows: Rows) -> Path | None:
+    """Return the file that the first rows come from, None if they were computed from none."""
+    if isinstance(rows, FileRows):
+        return rows.path
+    sources = [getattr(rows, "source", None), *getattr(rows, "sources", ()), *getattr(rows, "parts", ())]
+    return next((path for source in sources if source is not None and (path := path_of(source)) is not None), None)
+
+
 def read_all(rows: Rows) -> Array:
     """Read a whole tensor into an array of its shape (for small ones, and where no way leads around it)."""
     matrix = rows.read(0, _n_rows_of(rows))

@@ -32,6 +32,7 @@ BLOCK_BYTES = 4 << 20  # of rows that a worker holds at once, read or made
 BLOCK_VALUES = 1 << 20  # at most, if they are quantized: a slow type takes a second for so many
 N_AHEAD = 8  # blocks in work or waiting to be written
 MIN_BLOCK_BYTES = 256 << 10
+SMALL_BYTES = 512 << 20  # a file
 SYNC_SECONDS = 1.0  # between two flushes to disk, after which the journal is brought up to date
 RESERVE_BYTES = 64 << 20  # left free on the disk
 
@@ -82,7 +83,7 @@ def write_all(
         Damaged: values that are no numbers, which quantized types cannot hold; nothing is kept.
     """
     began = time.perf_counter()
-    buffers = Buffers.within(memory_bytes, len(outputs))
+    buffers = Buffers.within(memory_bytes, len(outputs), sum(plan.n_bytes for plan, _ in outputs))
     todo = [Output(plan, paths, buffers.chunk_bytes) for plan, paths in outputs]
     files = [file for output in todo for file in output.files]
     progress = _Progress(stage, verify, sink)
@@ -124,9 +125,11 @@ class Buffers:
     chunk_bytes: int
 
     @classmethod
-    def within(cls, memory_bytes: int | None, n_outputs: int) -> "Buffers":
-        """Choose sizes that stay within a limit as well as they can."""
+    def within(cls, memory_bytes: int | None, n_outputs: int, n_bytes: int) -> "Buffers":
+        """Choose sizes that stay within a limit as well as they can, and are no larger than small files need."""
         sizes = cls(N_AHEAD, BLOCK_BYTES, CHUNK_BYTES)
+        if n_bytes < SMALL_BYTES * n_outputs:
+            sizes = cls(N_AHEAD, max(BLOCK_BYTES // 4, 1), CHUNK_BYTES // 4)
         if memory_bytes is None:
             return sizes
         while sizes.total(n_outputs) > memory_bytes and sizes.block_bytes > MIN_BLOCK_BYTES:

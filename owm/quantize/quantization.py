@@ -3,14 +3,16 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from owm.errors import UsageError
-from owm.formats.gguf_writer import Value
+from owm.formats.gguf import TENSOR_TYPES
+from owm.formats.gguf_writer import TYPE_IDS, Value
 from owm.formats.imatrix import Imatrix, check
 from owm.native import quants
 from owm.native.guard import Child
 from owm.pipeline.plan import Plan, PlannedTensor, make_plan
-from owm.pipeline.rows import QUANT_BLOCKS
+from owm.pipeline.rows import QUANT_BLOCKS, path_of
 from owm.quantize import types
 from owm.quantize.prune import prune
 from owm.quantize.recipe import Choice, Overrides, Recipe, check_overrides, stock_recipes
@@ -109,7 +111,7 @@ def apply_recipe(
     if imatrix is not None:
         check(imatrix, {tensor.name: _matrices(tensor) for tensor in source.tensors})
     if recipe.needs_imatrix and imatrix is None and not assumes_imatrix:
-        raise UsageError(f"{recipe.type_name} needs an importance matrix", hint=_HINT_IMATRIX)
+        raise UsageError(f"{_needing(recipe)} needs an importance matrix", hint=_HINT_IMATRIX)
     smaller, names = prune(source, pruned)
     missing = [tensor.name for tensor in smaller.tensors if tensor.name not in recipe.choices]
     if missing:
@@ -117,6 +119,7 @@ def apply_recipe(
     tensors, sha = [], hashlib.sha256()
     for tensor in smaller.tensors:
         made = _choose(tensor, recipe.choices[tensor.name], allow_requantize=allow_requantize)
+        _check_rows(made)
         if made.type_name in QUANT_BLOCKS and made.type_name != made.rows.dtype:
             if not (assumes_imatrix and imatrix is None):
                 made = replace(made, weights=_weights(made, names[tensor.name], recipe, imatrix))
@@ -139,11 +142,23 @@ def apply_recipe(
     return Quantization(plan, recipe, label or recipe.type_name, weights)
 
 
+def _needing(recipe: Recipe) -> str:
+    """Name what cannot be made without an importance matrix: a tensor with a type of its own, or the whole type."""
+    for name, choice in recipe.choices.items():
+        if choice.reason == "override" and choice.type_name in _NEEDS_IMATRIX:
+            return f"{name} as {choice.type_name}"
+    return recipe.type_name
+
+
 def _parts(tensors: Sequence[PlannedTensor]) -> list[int]:
-    """Number the files that tensors come from."""
-    paths = [getattr(tensor.rows, "path", None) for tensor in tensors]
-    numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
-    return [numbers[path] for path in paths]
+    """Number the files that tensors come from; what comes from none lies where the tensor before it does."""
+    paths: list[Path | None] = []
+    for tensor in tensors:
+        paths.append(path_of(tensor.rows) or (paths[-1] if paths else None))
+    first = next((path for path in paths if path is not None), None)
+    found = [path or first for path in paths]
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(found))}
+    return [numbers[path] for path in found]
 
 
 def _choose(tensor: PlannedTensor, choice: Choice, *, allow_requantize: bool) -> PlannedTensor:
@@ -159,6 +174,21 @@ def _choose(tensor: PlannedTensor, choice: Choice, *, allow_requantize: bool) ->
             hint="quantize the original weights, or say `--allow-requantize`",
         )
     return replace(tensor, type_name=choice.type_name, reason=f"{choice.reason}, quantized again")
+
+
+def _check_rows(tensor: PlannedTensor) -> None:
+    """Refuse a type that a tensor's rows do not divide into blocks of: an override's or a recipe's, never llama.cpp's.
+
+    Raises:
+        UsageError: it is such.
+    """
+    _, n_values, _ = TENSOR_TYPES[TYPE_IDS[tensor.type_name]]
+    width, _ = _matrices(tensor)
+    if width % n_values:
+        raise UsageError(
+            f"{tensor.name} cannot be {tensor.type_name}: its rows of {width} do not divide into blocks of {n_values}",
+            hint="choose another type for it",
+        )
 
 
 def _matrices(tensor: PlannedTensor) -> tuple[int, int]:

@@ -211,8 +211,8 @@ def test_two_outputs_with_one_path_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_outputs", [1, 4])
 def test_buffers_stay_within_the_memory_that_is_allowed(n_outputs: int) -> None:
-    usual = Buffers.within(None, n_outputs)
-    assert Buffers.within(usual.total(n_outputs), n_outputs) == usual
-    small = Buffers.within(48 << 20, n_outputs)
+    usual = Buffers.within(None, n_outputs, 1 << 40)
+    assert Buffers.within(usual.total(n_outputs), n_outputs, 1 << 40) == usual
+    small = Buffers.within(48 << 20, n_outputs, 1 << 40)
     assert small.total(n_outputs) <= 48 << 20
-    assert Buffers.within(1, n_outputs).block_bytes == writer.MIN_BLOCK_BYTES
+    assert Buffers.within(1, n_outputs, 1 << 40).block_bytes == writer.MIN_BLOCK_BYTES
