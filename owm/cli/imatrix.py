@@ -1,5 +1,6 @@
 """`owm imatrix`: how large the activations are that meet each column of a model's weights."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from owm.cli import options as o
 from owm.cli.output import Output
-from owm.errors import UsageError
+from owm.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from owm.formats.imatrix import Imatrix
@@ -105,6 +106,10 @@ def _path_for(output: Path | None, own_name: str) -> Path:
         path = path / own
     if not path.parent.is_dir():
         raise UsageError(f"no such folder: {path.parent}")
+    if not os.access(path.parent, os.W_OK):  # said before the computing that takes its time
+        raise StoreError(
+            f"cannot write {path}: no right to write in {path.parent}", hint="name another place with `-o`"
+        )
     if path.exists() and not _is_imatrix(path):
         raise UsageError(f"{path} is there and is no importance matrix", hint="name another file with `-o`")
     return path

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from owm.cli import options as o
 from owm.cli.output import Output
-from owm.errors import UsageError
+from owm.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from owm.quality.certificate import Certificate
@@ -38,7 +38,7 @@ def command(
     from owm.quality import texts
 
     out = Output(json, quiet, verbose)
-    _check(threads)
+    _check(chunks, ctx_size, threads)
     read = None if text is None else texts.read(text)
     store = open_store()
     with ExitStack() as stack:
@@ -77,7 +77,11 @@ def _measure(original: "StoredModel", candidate: "StoredModel", store: "Store", 
     except KeyboardInterrupt:
         out.note("interrupted; nothing was recorded")
         raise
-    certificate = _record(original, candidate, found, store, out) if is_original else None
+    certificate = None
+    try:
+        certificate = _record(original, candidate, found, store, out) if is_original else None
+    except StoreError as error:  # what took so long to measure is said all the same
+        out.warn(f"not recorded: {error}")
     name = store.shown_name(candidate)
     out.data(
         asdict(found)
@@ -88,9 +92,16 @@ def _measure(original: "StoredModel", candidate: "StoredModel", store: "Store", 
         out.note(f"recorded; `owm show {name}` says it again")
 
 
-def _check(threads: int | None) -> None:
+def _check(n_chunks: int | None, n_ctx: int, threads: int | None) -> None:
+    """Refuse numbers that cannot be, before a model is fetched or converted."""
     from owm.hardware.probe import MAX_THREADS
+    from owm.quality.interval import FEWEST_CHUNKS
+    from owm.quality.texts import MIN_CTX
 
+    if n_chunks is not None and n_chunks < FEWEST_CHUNKS:
+        raise UsageError(f"--chunks must be at least {FEWEST_CHUNKS}: {n_chunks}")
+    if n_ctx < MIN_CTX:
+        raise UsageError(f"--ctx-size must be at least {MIN_CTX} to measure quality: {n_ctx}")
     if threads is not None and not 0 < threads <= MAX_THREADS:
         raise UsageError(f"--threads must be between 1 and {MAX_THREADS}: {threads}")
 

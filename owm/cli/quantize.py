@@ -69,6 +69,7 @@ def command(
         out = Output(json, quiet, verbose)
         if plot is not None:
             check_plot(plot)
+        _check_threads(threads)
         if keep_split and split_max_size is not None:
             raise UsageError("--keep-split does not go with --split-max-size")
         overrides = _overrides(tensor_type, tensor_type_file, output_type, embedding_type, prune_layers, is_pure=pure)
@@ -92,6 +93,7 @@ def command(
         job = Job(found, wanted, resources, child, store, out, stack, is_dry=dry_run)
         job.plan()
         paths = None if output is None else paths_for(found, job.planned, output)
+        _check_imatrix_stays(imatrix, paths or ())
         if dry_run:
             from owm.cli.recipe_table import say_plan
 
@@ -108,6 +110,13 @@ def _read_text(path: Path | None) -> "Text | None":
     from owm.quality.texts import read
 
     return read(path)
+
+
+def _check_threads(threads: int | None) -> None:
+    from owm.hardware.probe import MAX_THREADS
+
+    if threads is not None and not 0 < threads <= MAX_THREADS:
+        raise UsageError(f"--threads must be between 1 and {MAX_THREADS}: {threads}")
 
 
 def _fit_context(fit: bool, ctx_size: str | None) -> int | None:
@@ -161,6 +170,12 @@ def paths_for(source: "Source", planned: Sequence["Quantization"], output: Path)
         if any(path.resolve() in inputs for path in made[-1]):
             raise UsageError(f"{path} is the source itself", hint="write to another file")
     return made
+
+
+def _check_imatrix_stays(imatrix: str | None, paths: Sequence[Sequence[Path]]) -> None:
+    known = None if imatrix is None else Path(imatrix).expanduser().resolve()
+    if any(path.resolve() == known for files in paths for path in files):
+        raise UsageError(f"{imatrix} is the importance matrix itself", hint="write to another file")
 
 
 def _overrides(

@@ -107,7 +107,7 @@ class Job:
                 self.child,
                 overrides=wanted.overrides,
                 imatrix=imatrix,
-                assumes_imatrix=wanted.importance is not None,
+                assumed=self._assumed_imatrix() if imatrix is None else None,
                 allow_requantize=wanted.allow_requantize,
                 layout=wanted.layout,
             )
@@ -235,6 +235,15 @@ class Job:
         with progress(self.out) as sink:
             return imatrix_of(self.source, files, importance, self.store, n_threads=self.resources.n_threads, sink=sink)
 
+    def _assumed_imatrix(self) -> Imatrix | None:
+        """Return what will be known of the importance matrix that a dry run does not compute."""
+        importance = self.wanted.importance
+        if not self.is_dry or importance is None or isinstance(importance, Imatrix):
+            return None
+        from owm.library.working import imatrix_path
+
+        return Imatrix({}, (importance.name,), n_chunks=1, path=imatrix_path(self.source, importance, self.store))
+
     def _tailor(self, imatrix: Imatrix | None) -> None:
         """Choose types for each target, or take those of a recipe."""
         from owm.cli.choices import say_choices
@@ -265,13 +274,27 @@ class Job:
                 tailored,
                 base,
                 imatrix=imatrix,
+                assumed=self._assumed_imatrix() if imatrix is None else None,
                 allow_requantize=wanted.allow_requantize,
                 layout=wanted.layout,
             )
+            if any(known.types == tailored.types for known in self.tailored.values()):
+                self.out.note(f"{made.label} was chosen already")
+                continue
+            made = self._apart(made)
             self.planned.append(made)
             self.tailored[made.label] = tailored
             if tailored.table and not self.out.as_json:
                 say_choices(made.label, tailored, self.out)
+
+    def _apart(self, made: Quantization) -> Quantization:
+        """Give a choice a label that no other of this command has."""
+        labels = {each.label for each in self.planned}
+        bits = 8 * made.plan.n_bytes / max(1, made.plan.n_params)
+        found = next((text for n in range(2, 7) if (text := f"{bits:.{n}f}BPW") not in labels), None)
+        if found is None:
+            raise UsageError(f"two recipes come to {made.label}", hint="make one after the other")
+        return replace(made, label=found)
 
     def _targets(self, base: Quantization) -> list[int]:
         from owm.library import tailoring
@@ -337,5 +360,8 @@ class Job:
         for each, model in zip(self.planned, self.models, strict=True):
             if (tailored := self.tailored.get(each.label)) is not None:
                 path = model.path.with_name(f"{model.path.stem}.recipe.json")
+                given = self.wanted.recipe
+                if given is not None and path.exists() and path.samefile(given.expanduser()):
+                    continue  # it says more than what was read of it
                 write_recipe(tailored, path)
                 self.out.note(f"recipe: {path}")

@@ -3,22 +3,22 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from owm import __version__
-from owm.convert import conversion
-from owm.convert.conversion import Conversion
 from owm.errors import Damaged
 from owm.events import Sink, ignore
 from owm.formats.gguf_writer import RawValue, Value
 from owm.formats.imatrix import Imatrix
 from owm.library.keeping import Origin, keep_all, stem_of
-from owm.native.guard import Child
+from owm.native.guard import Child, Loaded
 from owm.pipeline import writer
 from owm.pipeline.hollow import hollow_file
-from owm.pipeline.model_file import open_model_file
+from owm.pipeline.model_file import identity, open_model_file
 from owm.pipeline.parts import file_names
 from owm.pipeline.plan import Plan
 from owm.pipeline.writer import Verify, Written
@@ -30,6 +30,9 @@ from owm.quantize.types import file_type
 from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
 from owm.store.local import Store
 from owm.store.model import StoredModel
+
+if TYPE_CHECKING:  # loaded for checkpoints alone
+    from owm.convert.conversion import Conversion
 
 DEFAULT_MEMORY_BYTES = 512 << 20
 PROGRAM_BYTES = 192 << 20  # what takes memory beside the buffers
@@ -43,7 +46,7 @@ class Source:
     origin: Origin
     plan: Plan
     model: StoredModel | None = None
-    conversion: Conversion | None = None
+    conversion: "Conversion | None" = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -70,12 +73,16 @@ def of_checkpoint(plan: CheckpointPlan, fetched: FetchedCheckpoint, *, pre: str 
         Unsupported, Damaged: owm does not convert it.
     """
     name = plan.offer.name.rpartition("/")[2]
+    from owm.convert import conversion
+
     planned = conversion.plan_folder(fetched.folder, name=name, pre=pre)
     return Source(plan.name, Origin.of_checkpoint(plan, fetched), planned.plan, conversion=planned)
 
 
 def of_folder(folder: Path, *, pre: str | None = None) -> Source:
     """Open a checkpoint's folder; raises as `of_checkpoint` does."""
+    from owm.convert import conversion
+
     planned = conversion.plan_folder(folder, pre=pre)
     return Source(str(folder), Origin.of_path(folder), planned.plan, conversion=planned)
 
@@ -99,7 +106,7 @@ def plan(
     *,
     overrides: Overrides | None = None,
     imatrix: Imatrix | None = None,
-    assumes_imatrix: bool = False,
+    assumed: Imatrix | None = None,
     allow_requantize: bool = False,
     layout: Layout | None = None,
 ) -> list[Quantization]:
@@ -110,7 +117,7 @@ def plan(
         child,
         overrides=overrides,
         imatrix=imatrix,
-        assumes_imatrix=assumes_imatrix,
+        assumed=assumed,
         allow_requantize=allow_requantize,
         layout=layout,
         metadata=reserved(),
@@ -149,8 +156,16 @@ def write(
         NotEnoughDisk, StoreError, MalformedFile: as the writer does.
     """
     if source.conversion is not None:
+        from owm.convert import conversion
+
         conversion.warn(source.conversion, sink)
-    with _checking(source, planned[0].plan, child, sink) as verify:
+    with _checking(source, planned[0].plan, child, sink) as check_header:
+
+        def verify(*, wait: bool) -> None:
+            check_header(wait=wait)
+            if wait:
+                _check_unchanged(source)
+
         return writer.write_all(
             [(each.plan, where) for each, where in zip(planned, paths, strict=True)],
             n_threads=n_threads,
@@ -214,15 +229,37 @@ def estimate_seconds(planned: Sequence[Quantization], n_threads: int | None = No
 def _checking(source: Source, planned: Plan, child: Child, sink: Sink) -> Iterator[Verify]:
     """Let llama.cpp read the header of what is being written."""
     if source.conversion is not None:
+        from owm.convert import conversion
+
         with conversion.checking(source.conversion, child, sink, planned) as verify:
             yield verify
         return
-    with hollow_file(planned) as path:
-        loaded = child.load_header(path, ())
-        child.rest()
-    if loaded.error:
-        raise Damaged(f"llama.cpp does not take the model: {loaded.error}", hint="`owm verify` checks the source")
-    yield lambda *, wait: None
+    with hollow_file(planned) as path, ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(_load_and_rest, child, path)
+
+        def verify(*, wait: bool) -> None:
+            if (wait or loading.done()) and (loaded := loading.result()).error:
+                raise Damaged(
+                    f"llama.cpp does not take the model: {loaded.error}", hint="`owm verify` checks the source"
+                )
+
+        yield verify
+
+
+def _load_and_rest(child: Child, path: Path) -> Loaded:
+    loaded = child.load_header(path, ())
+    child.rest()
+    return loaded
+
+
+def _check_unchanged(source: Source) -> None:
+    """Refuse what was made of files that are not what they were when they were planned."""
+    try:
+        found = identity(source.files) if source.conversion is None else source.conversion.checkpoint.identity()
+    except OSError:
+        found = ""
+    if found != source.plan.origin:
+        raise Damaged(f"{source.name} was changed while it was read", hint="the same command reads it anew")
 
 
 def _digest(planned: Quantization, source: Source) -> str:

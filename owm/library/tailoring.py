@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from owm.engine.context import COMPUTE_BYTES, MEMORY_SHARE, kv_bytes_per_token
 from owm.errors import NotEnoughMemory, UsageError
-from owm.events import Sink, ignore
+from owm.events import Sink, Warned, ignore
 from owm.formats.gguf import read_header
 from owm.formats.imatrix import Imatrix
 from owm.hardware import probe
@@ -32,6 +32,7 @@ from owm.tailor.recipe_file import Tailored
 from owm.units import format_bytes
 
 BASE = "Q8_0"
+STAGE = "trials"
 # Slopes are ratios of large, paired differences: few chunks tell them, and of large models fewer are affordable.
 N_TRIAL_CHUNKS, N_TRIAL_CHUNKS_LARGE, LARGE_PARAMS = 8, 4, 1_000_000_000
 _COMPARED = 2  # stock recipes that a choice is measured against
@@ -43,13 +44,17 @@ class Trials:
     Tensors that are the same in the first file or in the last one are copied from there.
     """
 
-    def __init__(self, base: Plan, folder: Path, reference: Reference, n_threads: int | None) -> None:
+    def __init__(
+        self, base: Plan, folder: Path, reference: Reference, n_threads: int | None, lock: ExitStack | None = None
+    ) -> None:
+        """Take the lock that keeps other processes from the same files; it is let go with them."""
         self._base = base
         self._stem = folder / f"trial-{base.digest()[:12]}"
         self._reference = reference
         self._n_threads = n_threads
         self._known: list[dict[tuple[str, str], Rows]] = []
         self._n_made = 0
+        self._lock = lock or ExitStack()
 
     def __enter__(self) -> "Trials":
         return self
@@ -62,6 +67,7 @@ class Trials:
         self._reference.close()
         for number in range(3):
             self._path(number).unlink(missing_ok=True)
+        self._lock.close()
 
     def measure(self, types: Mapping[str, str]) -> float:
         """Return the mean divergence of the model in some types."""
@@ -139,8 +145,16 @@ def rate_types(
         files: the source as files that run.
     """
     n_chunks = N_TRIAL_CHUNKS if base.plan.n_params < LARGE_PARAMS else N_TRIAL_CHUNKS_LARGE
-    reference = Reference(list(files), text, n_chunks=n_chunks, n_threads=n_threads, sink=sink)
-    trials = Trials(base.plan, work_folder(store), reference, n_threads)
+    folder, lock = work_folder(store), ExitStack()
+    lock.enter_context(
+        store.lock(folder / base.plan.digest(), on_wait=lambda: sink(Warned(STAGE, "waiting for another owm's trials")))
+    )
+    try:
+        reference = Reference(list(files), text, n_chunks=n_chunks, n_threads=n_threads, sink=sink)
+    except BaseException:
+        lock.close()
+        raise
+    trials = Trials(base.plan, folder, reference, n_threads, lock)
     try:
         return rate(base.plan, trials.measure, sink=sink), trials
     except BaseException:
@@ -174,6 +188,7 @@ def planned(
     base: Quantization,
     *,
     imatrix: Imatrix | None,
+    assumed: Imatrix | None = None,
     allow_requantize: bool = False,
     layout: Layout | None = None,
 ) -> Quantization:
@@ -199,6 +214,7 @@ def planned(
         source.plan,
         Recipe(_file_type(base.plan, tailored.types), choices),
         imatrix=imatrix,
+        assumed=assumed,
         allow_requantize=allow_requantize,
         layout=layout,
         metadata=quantizing.reserved(),

@@ -1,8 +1,9 @@
 """What quantizing needs beside the source: a file of it that runs, and an importance matrix, both kept while of use."""
 
 import hashlib
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from owm.engine.model import Model
@@ -15,6 +16,11 @@ from owm.quality import imatrix
 from owm.quality.calibration import BUNDLED, Calibration
 from owm.store.download import write_error
 from owm.store.local import Store
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: there processes are not kept apart
+    fcntl = None  # type: ignore[assignment]
 
 STAGE = "reference"
 AUTO_CHUNKS = 64  # of the bundled text, whose beginning is as mixed as the whole; more change little
@@ -49,17 +55,48 @@ def runnable(
         yield list(source.files)
         return
     path = work_folder(store) / f"{source.plan.digest()[:16]}.gguf"
-    if not (path.exists() and path.stat().st_size == source.plan.n_bytes):
-        writer.write(source.plan, [path], n_threads=n_threads, digest=False, stage=STAGE, sink=sink)
+    fd = -1
+    while fd < 0:
+        if not (path.exists() and path.stat().st_size == source.plan.n_bytes):
+            writer.write(source.plan, [path], n_threads=n_threads, digest=False, stage=STAGE, sink=sink)
+        fd = _claim(path)
     try:
         yield [path]
     finally:
+        _release(fd, path)
+
+
+def _claim(path: Path) -> int:
+    """Open a file that others may use at the same time, so that none removes it meanwhile; -1 if one just has."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return -1
+    if fcntl is None:
+        return fd
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(fd), os.stat(path)):
+            return fd
+    os.close(fd)
+    return -1
+
+
+def _release(fd: int, path: Path) -> None:
+    """Remove the file, unless others use it."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def find_imatrix(source: Source, calibration: Calibration, store: Store) -> Imatrix | None:
     """Return the source's importance matrix for a text if it was computed before."""
-    path = _imatrix_path(source, calibration, store)
+    path = imatrix_path(source, calibration, store)
     return read_imatrix(path) if path.exists() else None
 
 
@@ -77,7 +114,7 @@ def imatrix_of(
     Raises:
         UsageError: the text is too short. EngineError: the source does not run.
     """
-    path = _imatrix_path(source, calibration, store)
+    path = imatrix_path(source, calibration, store)
     with Model(files) as model:
         made = imatrix.compute(
             model, calibration, n_chunks=_n_chunks(calibration), n_threads=n_threads, sink=sink
@@ -95,7 +132,7 @@ def _n_chunks(calibration: Calibration) -> int | None:
     return AUTO_CHUNKS if calibration.name == BUNDLED else None
 
 
-def _imatrix_path(source: Source, calibration: Calibration, store: Store) -> Path:
+def imatrix_path(source: Source, calibration: Calibration, store: Store) -> Path:
     """Name an importance matrix by all that it depends on."""
     sha = hashlib.sha256(f"{library_build()} {calibration.sha256} {_n_chunks(calibration)}".encode())
     sha.update((source.origin.commit or source.plan.origin).encode())

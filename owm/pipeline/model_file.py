@@ -49,7 +49,7 @@ def open_model_file(paths: Sequence[Path]) -> Plan:
             tensors[entry.name] = PlannedTensor(entry.name, rows, entry.type_name, REASON)
     for key in PART_KEYS:
         metadata.pop(key, None)
-    return make_plan(metadata, list(tensors.values()), origin=_identity(headers))
+    return make_plan(metadata, list(tensors.values()), origin=identity(paths))
 
 
 def is_part(header: Header) -> bool:
@@ -85,10 +85,10 @@ def _check_parts(headers: Sequence[Header]) -> None:
         raise MalformedFile(headers[0].path, cause, hint=_HINT)
 
 
-def _identity(headers: Sequence[Header]) -> str:
+def identity(paths: Sequence[Path]) -> str:
     """Name the files as they are now: a write that was interrupted goes on only from the same ones."""
     sha = hashlib.sha256(f"owm {__version__}\n".encode())
-    for header in headers:
-        found = header.path.stat()
-        sha.update(os.fsencode(header.path.resolve()) + f"\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+    for path in paths:
+        found = path.stat()
+        sha.update(os.fsencode(path.resolve()) + f"\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return sha.hexdigest()

@@ -139,13 +139,17 @@ def _split(
     metadata: Mapping[str, Value], tensors: Sequence[PlannedTensor], max_bytes: int
 ) -> list[list[PlannedTensor]]:
     groups: list[list[PlannedTensor]] = [[]]
-    filled = len(encode_header(metadata, ())) + SPLIT_HEADER_BYTES
+    alignment = _alignment(metadata)  # of the first file: the others have no metadata that asks for another
+    filled = len(encode_header(metadata, (), alignment=1)) + SPLIT_HEADER_BYTES + alignment
     for tensor in tensors:
         # With its entry in the header, and what aligns it.
-        size = tensor.n_bytes + len(tensor.name.encode()) + 64 + DEFAULT_ALIGNMENT
+        entry = len(tensor.name.encode()) + 64
+        size = entry + tensor.n_bytes + -tensor.n_bytes % alignment
         if groups[-1] and filled + size > max_bytes:
             groups.append([])
-            filled = SPLIT_HEADER_BYTES
+            alignment = DEFAULT_ALIGNMENT
+            filled = SPLIT_HEADER_BYTES + alignment
+            size = entry + tensor.n_bytes + -tensor.n_bytes % alignment
         if filled + size > max_bytes:
             raise UsageError(
                 f"--split-max-size is too small: the file with {tensor.name} needs {filled + size} bytes",
@@ -158,11 +162,15 @@ def _split(
 
 def lay_out(metadata: Mapping[str, Value], tensors: Sequence[PlannedTensor]) -> PlannedFile:
     """Place tensors in one file, one after the other, aligned as its metadata asks for."""
-    asked = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    alignment = int(cast(int, asked.value if isinstance(asked, RawValue) else asked))
+    alignment = _alignment(metadata)
     headers, offset = [], 0
     for tensor in tensors:
         headers.append(TensorHeader(tensor.name, tensor.shape, tensor.type_name, offset))
         offset += tensor.n_bytes + -tensor.n_bytes % alignment
     header = encode_header(metadata, headers, alignment=alignment)
     return PlannedFile(header, tuple(tensors), tuple(len(header) + entry.offset for entry in headers), alignment)
+
+
+def _alignment(metadata: Mapping[str, Value]) -> int:
+    asked = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+    return int(cast(int, asked.value if isinstance(asked, RawValue) else asked))

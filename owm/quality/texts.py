@@ -17,6 +17,7 @@ from owm.errors import ModelNotFound, StoreError, UsageError
 from owm.native import llama
 
 N_CTX = 512
+MIN_CTX = 8
 BUNDLED = "owm's evaluation text"
 
 
@@ -95,8 +96,8 @@ def cut(text: Text, model: llama.Model, n_ctx: int = N_CTX) -> Chunks:
     Raises:
         UsageError: the text is too short, or the chunks are.
     """
-    if n_ctx < 8:
-        raise UsageError(f"--ctx-size must be at least 8 to measure quality: {n_ctx}")
+    if n_ctx < MIN_CTX:
+        raise UsageError(f"--ctx-size must be at least {MIN_CTX} to measure quality: {n_ctx}")
     # One newline at the end is llama.cpp's tools' habit to leave out.
     content = text.content[:-1] if text.content.endswith("\n") else text.content
     tokens = model.tokenize(content, add_special=True, parse_special=False)

@@ -55,7 +55,7 @@ def plan_quantizations(
     *,
     overrides: Overrides | None = None,
     imatrix: Imatrix | None = None,
-    assumes_imatrix: bool = False,
+    assumed: Imatrix | None = None,
     allow_requantize: bool = False,
     layout: Layout | None = None,
     metadata: Mapping[str, Value] | None = None,
@@ -65,7 +65,7 @@ def plan_quantizations(
     Args:
         source: the model in the types it has, from a checkpoint or a model file.
         child: asks llama.cpp.
-        assumes_imatrix: whether to plan as if there were an importance matrix, for a plan that is only shown.
+        assumed: for a plan that is only shown, what will be said of an importance matrix that has yet to be computed.
         allow_requantize: whether tensors that are quantized may be quantized again.
         metadata: keys to add to each file.
 
@@ -75,14 +75,14 @@ def plan_quantizations(
     """
     wanted = overrides or Overrides()
     check_overrides(wanted, source)
-    recipes = stock_recipes(source, type_names, wanted, child, has_imatrix=imatrix is not None or assumes_imatrix)
+    recipes = stock_recipes(source, type_names, wanted, child, has_imatrix=(imatrix or assumed) is not None)
     return [
         apply_recipe(
             source,
             recipe,
             pruned=wanted.pruned,
             imatrix=imatrix,
-            assumes_imatrix=assumes_imatrix,
+            assumed=assumed,
             allow_requantize=allow_requantize,
             layout=layout,
             metadata=metadata,
@@ -97,7 +97,7 @@ def apply_recipe(
     *,
     pruned: Sequence[int] = (),
     imatrix: Imatrix | None = None,
-    assumes_imatrix: bool = False,
+    assumed: Imatrix | None = None,
     allow_requantize: bool = False,
     layout: Layout | None = None,
     metadata: Mapping[str, Value] | None = None,
@@ -110,7 +110,7 @@ def apply_recipe(
     """
     if imatrix is not None:
         check(imatrix, {tensor.name: _matrices(tensor) for tensor in source.tensors})
-    if recipe.needs_imatrix and imatrix is None and not assumes_imatrix:
+    if recipe.needs_imatrix and (imatrix or assumed) is None:
         raise UsageError(f"{_needing(recipe)} needs an importance matrix", hint=_HINT_IMATRIX)
     smaller, names = prune(source, pruned)
     missing = [tensor.name for tensor in smaller.tensors if tensor.name not in recipe.choices]
@@ -121,14 +121,14 @@ def apply_recipe(
         made = _choose(tensor, recipe.choices[tensor.name], allow_requantize=allow_requantize)
         _check_rows(made)
         if made.type_name in QUANT_BLOCKS and made.type_name != made.rows.dtype:
-            if not (assumes_imatrix and imatrix is None):
+            if imatrix is not None or assumed is None:
                 made = replace(made, weights=_weights(made, names[tensor.name], recipe, imatrix))
             sha.update(b"" if made.weights is None else made.weights.tobytes())
         tensors.append(made)
     added: dict[str, Value] = {
         "general.file_type": types.FILE_TYPE_IDS[recipe.type_name],
         "general.quantization_version": QUANTIZATION_VERSION,
-        **_about(imatrix),
+        **_about(imatrix or assumed),
         **(metadata or {}),
     }
     weights, place = sha.hexdigest(), layout or Layout()
@@ -166,7 +166,7 @@ def _choose(tensor: PlannedTensor, choice: Choice, *, allow_requantize: bool) ->
     if choice.type_name == tensor.type_name or tensor.rows.dtype not in QUANT_BLOCKS:
         kept = choice.type_name == tensor.type_name and choice.reason == "recipe"
         return replace(tensor, type_name=choice.type_name, reason=tensor.reason if kept else choice.reason)
-    if tensor.rows.dtype == "MXFP4" and not allow_requantize:
+    if tensor.rows.dtype == "MXFP4" and not allow_requantize and choice.reason not in ("override", "tailored"):
         return replace(tensor, reason="kept as published")
     if not allow_requantize:
         raise UsageError(

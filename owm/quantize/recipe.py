@@ -11,6 +11,7 @@ from owm.native.guard import Child, Mixture
 from owm.pipeline.hollow import hollow_file
 from owm.pipeline.plan import Plan
 from owm.quantize import types
+from owm.quantize.prune import prune
 
 _BLOCK_VALUES = {name: values for name, values, _ in TENSOR_TYPES.values()}
 
@@ -109,6 +110,13 @@ def check_overrides(overrides: Overrides, source: Plan) -> None:
         UsageError: a pattern that fits no tensor, or a block that is not there.
     """
     names = [tensor.name for tensor in source.tensors]
+    n_blocks = 1 + max((int(found[1]) for name in names if (found := re.match(r"blk\.(\d+)\.", name))), default=-1)
+    for block in overrides.pruned:
+        if not 0 <= block < n_blocks:
+            raise UsageError(f"--prune-layers: there is no layer {block}, the model has {n_blocks} (from 0)")
+    if len(set(overrides.pruned)) >= n_blocks > 0:
+        raise UsageError("--prune-layers would leave no layer")
+    names = list(prune(source, overrides.pruned)[1])  # as llama.cpp numbers layers: what is left, from 0
     for pattern, type_name in overrides.tensor_types:
         try:
             fits = any(re.search(pattern, name) for name in names)
@@ -119,12 +127,6 @@ def check_overrides(overrides: Overrides, source: Plan) -> None:
                 f"--tensor-type fits no tensor of this model: {pattern}={type_name}",
                 hint="`--dry-run` prints the names of all tensors",
             )
-    n_blocks = 1 + max((int(found[1]) for name in names if (found := re.match(r"blk\.(\d+)\.", name))), default=-1)
-    for block in overrides.pruned:
-        if not 0 <= block < n_blocks:
-            raise UsageError(f"--prune-layers: there is no layer {block}, the model has {n_blocks} (from 0)")
-    if len(set(overrides.pruned)) >= n_blocks > 0:
-        raise UsageError("--prune-layers would leave no layer")
 
 
 def _reason(type_name: str, instead_of: str | None, is_override: bool) -> str:

@@ -17,7 +17,7 @@ _TYPE = (
     r"IQ[1-5]_(?:XXS|XS|NL(?:_XL)?|S|M|K[A-Z]*)"
     r"|Q\d_K(?:_(?:XXL|XL|XS|S|M|L|P))?"
     r"|Q\d_[01](?:_\d+_\d+)?"
-    r"|\d+\.\d\dBPW|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32"
+    r"|\d+\.\d{2,6}BPW|TQ[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|FP?16|FP?32"
 )
 _LABEL = re.compile(rf"(?:^|[-_.])(?P<prefix>UD-|i1-)?(?P<type>{_TYPE})(?=$|[-_.])", re.IGNORECASE)
 _SHARD = re.compile(r"-(?P<index>\d{5})-of-(?P<count>\d{5})$")

@@ -131,3 +131,13 @@ def test_an_importance_matrix_is_no_model(imatrix: Callable[..., Output], model:
     path = text.with_name("made.gguf")
     assert imatrix(model, "--calibration", text, "-c", "64", "-o", path).exit_code == 0
     refused(imatrix(path, "--chunks", "3"), 2, "is an importance matrix already")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(model: Path, text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    args = ["-m", "owm", "imatrix", model, "--calibration", text, "-o", folder / "x.gguf", "-c", "64"]
+    said = run(args, unprivileged=True)
+    assert (said.exit_code, said) == (1, "")
+    assert "no right to write" in said.stderr
+    assert "computing" not in said.stderr

@@ -18,6 +18,7 @@ from owm.store import manifest
 from owm.store.local import Store
 from support.run import Output, run
 from support.stored import put_model
+from support.tiny_checkpoint import write_tiny_checkpoint
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
 
 ROOM = ((certificate.KEY, certificate.blank()),)
@@ -151,6 +152,26 @@ def test_bad_requests_say_why(tmp_path: Path, text: Path, more: tuple[str, ...],
     said = _quality(reference, other, text, *more)
     assert (said.exit_code, said) == (code, "")
     assert message in said.stderr
+
+
+def test_bad_requests_are_refused_before_a_checkpoint_is_converted(tmp_path: Path, text: Path) -> None:
+    write_tiny_checkpoint(tmp_path / "tiny")
+    for more in (("--chunks", "1"), ("-c", "4")):
+        said = _quality(tmp_path / "tiny", tmp_path / "nothing.gguf", text, *more)
+        assert (said.exit_code, said) == (2, "")
+        assert "converting" not in said.stderr
+
+
+def test_what_cannot_be_recorded_is_said_all_the_same(tmp_path: Path, text: Path) -> None:
+    plain = write_tiny_gguf(tmp_path / "plain.gguf", n_blocks=1)
+    made = tmp_path / "made.gguf"
+    assert _owm("quantize", plain, "Q8_0", "-o", made).exit_code == 0
+    made.chmod(0o444)
+    args = ["-m", "owm", "quality", plain, made, "--text", text, "--chunks", "4", "--json"]
+    said = run(args, unprivileged=True)
+    assert said.exit_code == 0, said.stderr
+    assert not said.json["is_recorded"]
+    assert "warning: not recorded: cannot write" in said.stderr
 
 
 def test_bad_models_and_texts_say_why(tmp_path: Path, text: Path) -> None:

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,6 +221,39 @@ def test_options_change_the_recipe(owm: Owm, model: Path, tmp_path: Path) -> Non
     done(owm("run", "x.gguf", "the", "-n", "2"))
 
 
+@pytest.mark.parametrize("options", [["Q4_0", "--output-type", "Q6_K"], ["Q4_0", "--embedding-type", "IQ4_XS"]])
+def test_a_type_that_rows_do_not_divide_is_refused_where_it_was_asked_for(
+    owm: Owm, tmp_path: Path, options: list[str]
+) -> None:
+    write_tiny_gguf(tmp_path / "narrow.gguf")
+    refused(owm("quantize", "narrow.gguf", *options, "--dry-run"), 2, "its rows of 64 do not divide into blocks of 256")
+
+
+def test_a_dry_run_knows_the_size_with_an_importance_matrix_that_is_yet_to_be_computed(
+    owm: Owm, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("".join(f"{number} the tin man sat there\n" for number in range(200)))
+    options = ["Q4_0", "--imatrix", "auto", "--calibration", "text.txt", "--json", "-t", "1"]
+    told = done(owm("quantize", model, *options, "--dry-run")).json["types"][0]
+    assert not list(tmp_path.rglob("imatrix/*"))
+    assert done(owm("quantize", model, *options, "-o", "x.gguf")).json[0]["size_bytes"] == told["size_bytes"]
+
+
+def test_the_importance_matrix_is_not_overwritten(owm: Owm, model: Path, tmp_path: Path) -> None:
+    imatrix = imatrix_for(read_header(model), tmp_path / "imatrix.gguf")
+    content = imatrix.read_bytes()
+    refused(owm("quantize", model, "Q4_0", "--imatrix", imatrix, "-o", "imatrix.gguf"), 2, "importance matrix itself")
+    assert imatrix.read_bytes() == content
+
+
+def test_a_checkpoint_in_parts_keeps_as_many(owm: Owm, tmp_path: Path) -> None:
+    write_tiny_checkpoint(tmp_path / "tiny", n_shards=2)
+    made = done(owm("quantize", "tiny", "Q8_0", "--keep-split", "-o", "kept.gguf")).splitlines()
+    assert made == ["kept-00001-of-00002.gguf", "kept-00002-of-00002.gguf"]
+    done(owm("quantize", "tiny", "Q8_0", "-o", "whole.gguf"))
+    assert tensors(*(tmp_path / name for name in made)) == tensors(tmp_path / "whole.gguf")
+
+
 def test_pure_is_one_type(owm: Owm, model: Path) -> None:
     told = done(owm("quantize", model, "Q4_K_M", "--pure", "--dry-run", "--json")).json["types"][0]
     assert {tensor["to"] for tensor in told["tensors"]} == {"F32", "Q4_K"}
@@ -280,6 +314,10 @@ def test_quantizing_again_only_if_allowed_and_with_a_warning(owm: Owm, model: Pa
         (["Q4_K_M", "--tensor-type", "attn_v=Q4_K_M"], 2, ["unknown tensor type: Q4_K_M"]),
         (["Q4_K_M", "--tensor-type-file", "nowhere.txt"], 2, ["nowhere.txt"]),
         (["Q4_K_M", "--output-type", "q99"], 2, ["q99"]),
+        (["Q8_0", "--tensor-type", "attn_q=IQ1_S"], 2, ["blk.0.attn_q.weight as IQ1_S needs an importance matrix"]),
+        (["Q4_K_M", "--prune-layers", "1", "--tensor-type", r"blk\.1\.=Q8_0"], 2, ["fits no tensor"]),
+        (["Q4_K_M", "-t", "-1"], 2, ["--threads"]),
+        (["Q4_K_M", "-t", "0", "--dry-run"], 2, ["--threads"]),
         (["Q4_K_M", "--prune-layers", "2"], 2, ["no layer 2, the model has 2"]),
         (["Q4_K_M", "--prune-layers", "0,1"], 2, ["would leave no layer"]),
         (["Q4_K_M", "--prune-layers", "x"], 2, ["--prune-layers"]),
@@ -427,6 +465,22 @@ def test_a_full_disk_is_said_and_the_rest_is_written_later(
 def test_no_room_is_said_before_the_first_byte(owm: Owm, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("owm.pipeline.writer.RESERVE_BYTES", 1 << 60)
     refused(owm("quantize", model, "Q8_0", "-o", "x.gguf"), 6, "x.gguf needs")
+    assert names(model.parent) == ["tiny-F32.gguf"]
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    owm: Owm, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from owm.pipeline.output import OutputFile
+
+    append = OutputFile.append
+
+    def touching(self: OutputFile, *args: Any) -> None:
+        os.utime(model)
+        append(self, *args)
+
+    monkeypatch.setattr(OutputFile, "append", touching)
+    refused(owm("quantize", model, "Q8_0", "-o", "x.gguf"), 7, "was changed while it was read")
     assert names(model.parent) == ["tiny-F32.gguf"]
 
 

@@ -106,3 +106,41 @@ def test_a_recipe_of_another_model_is_refused(owm: Owm, tmp_path: Path) -> None:
     done = owm("quantize", "tiny", "--recipe", "other.json", "-o", ".")
     assert done.exit_code == 2
     assert "blk.9.attn_q.weight" in done.stderr
+
+
+def write_recipe(path: Path, types: dict[str, str]) -> Path:
+    path.write_text(json.dumps({"format": "owm.recipe", "version": 1, "comment": "by hand", "types": types}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("types", "word"),
+    [
+        ({"blk.0.attn_q.weight": "Q4_K"}, "do not divide"),
+        ({"blk.0.attn_norm.weight": "Q8_0"}, "llama.cpp runs it as F32 only"),
+        ({"output_norm.weight": "F16"}, "llama.cpp runs it as F32 only"),
+    ],
+)
+def test_a_recipe_that_would_not_run_is_refused(owm: Owm, tmp_path: Path, types: dict[str, str], word: str) -> None:
+    write_recipe(tmp_path / "mine.json", types)
+    done = owm("quantize", "tiny", "--recipe", "mine.json", "-o", ".")
+    assert done.exit_code == 2
+    assert word in done.stderr
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_the_recipe_that_was_given_is_not_overwritten(owm: Owm, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "mine.recipe.json", {"blk.0.attn_q.weight": "Q4_0"})
+    before = recipe.read_bytes()
+    assert owm("quantize", "tiny", "--recipe", recipe, "-o", "mine.gguf").exit_code == 0
+    assert recipe.read_bytes() == before
+
+
+def test_targets_that_come_to_the_same_make_one_file(owm: Owm, tmp_path: Path) -> None:
+    """Both are more than Q8_0, the best that is chosen."""
+    done = owm(
+        "quantize", "tiny", "--calibration", "text.txt", "--target-size", "1GB", "--bpw", "30", "-o", ".", "-t", "1"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert len(done.splitlines()) == 1
+    assert "was chosen already" in done.stderr

@@ -157,6 +157,22 @@ def test_several_files_are_laid_out(child: Child) -> None:
     assert all(file.n_bytes <= 12_000 for file in made.plan.files)
 
 
+def test_an_unusual_alignment_counts_towards_the_size_of_a_file(child: Child) -> None:
+    source = tiny_plan(metadata={"general.alignment": 4096})
+    made = quantized(source, "Q8_0", child, layout=Layout(split_max_bytes=40_000))
+    assert [file.alignment for file in made.plan.files] == [4096, 32]
+    assert all(file.n_bytes <= 40_000 for file in made.plan.files)
+
+
+def test_an_override_of_experts_kept_as_published_is_not_passed_over(child: Child) -> None:
+    source = with_rows(tiny_plan(), "blk.0.ffn_up.weight", "MXFP4")
+    kept = {tensor.name: tensor.type_name for tensor in quantized(source, "Q8_0", child).plan.tensors}
+    assert kept["blk.0.ffn_up.weight"] == "MXFP4"
+    overrides = Overrides(tensor_types=(("ffn_up", "Q4_0"),))
+    with pytest.raises(UsageError, match=r"blk\.0\.ffn_up\.weight is quantized already"):
+        quantized(source, "Q8_0", child, overrides=overrides)
+
+
 def test_a_recipe_of_another_model_is_refused() -> None:
     recipe = Recipe("Q8_0", {"token_embd.weight": Choice("Q8_0", "recipe")})
     with pytest.raises(UsageError, match=r"the recipe has nothing for a tensor of this model: blk\.0\."):
