@@ -248,6 +248,7 @@ class Job:
         """Choose types for each target, or take those of a recipe."""
         from owm.cli.choices import say_choices
         from owm.library import tailoring
+        from owm.tailor.choice import check_target
         from owm.tailor.recipe_file import read_recipe
 
         wanted = self.wanted
@@ -255,6 +256,8 @@ class Job:
         chosen = [] if wanted.recipe is None else [read_recipe(wanted.recipe.expanduser())]
         if wanted.is_tailored:
             targets = self._targets(base)
+            for target in targets:
+                check_target(base.plan, target)
             files = self._files()
             self.out.note("measuring what each kind of tensor loses")
             with progress(self.out) as sink:

@@ -29,6 +29,8 @@ def find_source(text: str, store: "Store", out: Output, *, pre: str | None = Non
     folder = Path(text).expanduser()
     if (folder / "config.json").is_file():
         return quantizing.of_folder(folder, pre=pre)
+    if folder.suffix == ".safetensors" and folder.exists():
+        raise UsageError(f"{text} holds weights alone", hint=f"name the checkpoint's folder: `{folder.parent}`")
     ref = store.aliases.expand(refs.parse(text))
     is_file = ref.kind in ("path", "local") or ref.quant is not None or ref.file is not None
     plan = None if is_file else plan_weights(text, store, out)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ except ImportError:  # not a POSIX system: there processes are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 STAGE = "reference"
+STALE_SECONDS = 24 * 3600
 AUTO_CHUNKS = 64  # of the bundled text, whose beginning is as mixed as the whole; more change little
 
 
@@ -54,7 +56,9 @@ def runnable(
     if source.files:
         yield list(source.files)
         return
-    path = work_folder(store) / f"{source.plan.digest()[:16]}.gguf"
+    folder = work_folder(store)
+    _sweep(folder)
+    path = folder / f"{source.plan.digest()[:16]}.gguf"
     fd = -1
     while fd < 0:
         if not (path.exists() and path.stat().st_size == source.plan.n_bytes):
@@ -64,6 +68,14 @@ def runnable(
         yield [path]
     finally:
         _release(fd, path)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed commands have left long ago."""
+    for path in folder.iterdir():
+        with suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > STALE_SECONDS and (fd := _claim(path)) >= 0:
+                _release(fd, path)
 
 
 def _claim(path: Path) -> int:

@@ -50,13 +50,7 @@ class Rated:
         Raises:
             UsageError: the target is below the smallest possible size.
         """
-        smallest = self.smallest_bytes
-        if target_bytes < smallest:
-            raise UsageError(
-                f"the target size is too small: {format_bytes(target_bytes)}, "
-                f"the smallest possible is {format_bytes(smallest)} ({smallest} bytes)",
-                hint="a smaller model, or a larger target",
-            )
+        _check(target_bytes, self.smallest_bytes)
         return self._best(self._refined(target_bytes, sink), stock or {})
 
     def _refined(self, target_bytes: int, sink: Sink) -> Tailored:
@@ -158,6 +152,29 @@ class Rated:
                 )
             )
         return tuple(rows)
+
+
+def check_target(base: Plan, target_bytes: int, *, types: tuple[str, ...] = sensitivity.TYPES) -> None:
+    """Refuse a target before any trial; see `rate` for the base.
+
+    Raises:
+        UsageError: the target is below the smallest possible size.
+    """
+    alignment, smallest = base.files[0].alignment, base.n_bytes
+    for tensor in base.tensors:
+        if _is_open(tensor) and (errors := sensitivity.unmeasured(tensor, types, alignment)).by_type:
+            least = min(errors.n_bytes(type_name) for type_name in errors.by_type)
+            smallest += least - (tensor.n_bytes + -tensor.n_bytes % alignment)
+    _check(target_bytes, smallest)
+
+
+def _check(target_bytes: int, smallest: int) -> None:
+    if target_bytes < smallest:
+        raise UsageError(
+            f"the target size is too small: {format_bytes(target_bytes)}, "
+            f"the smallest possible is {format_bytes(smallest)} ({smallest} bytes)",
+            hint="a smaller model, or a larger target",
+        )
 
 
 def rate(base: Plan, measure: Measure, *, types: tuple[str, ...] = sensitivity.TYPES, sink: Sink = ignore) -> Rated:

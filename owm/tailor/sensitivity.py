@@ -104,16 +104,27 @@ def kind(name: str) -> str:
     return re.sub(r"^blk\.\d+\.", "", name)
 
 
+def fitting_types(tensor: PlannedTensor, types: Sequence[str]) -> list[str]:
+    """Return the types that a tensor's rows divide into, and that its weights of columns suffice for."""
+    return [
+        name
+        for name in types
+        if not tensor.rows.shape[-1] % _BLOCK_VALUES[name]
+        and (tensor.weights is not None or not (name in NEEDS_WEIGHTS or quants.requires_weights(name)))
+    ]
+
+
+def unmeasured(tensor: PlannedTensor, types: Sequence[str], alignment: int) -> Errors:
+    """Return what is known of a tensor without reading it: its sizes."""
+    by_type = dict.fromkeys(fitting_types(tensor, types), 0.0)
+    return Errors(tensor.rows.shape[-1], tensor.n_rows, by_type, alignment=alignment)
+
+
 def _errors(tensor: PlannedTensor, types: Sequence[str], n_values: int) -> Errors:
     width = tensor.rows.shape[-1]
     n_matrices = tensor.rows.shape[-3] if len(tensor.rows.shape) > 2 else 1
     weights = tensor.weights
-    fitting = [
-        name
-        for name in types
-        if not width % _BLOCK_VALUES[name]
-        and (weights is not None or not (name in NEEDS_WEIGHTS or quants.requires_weights(name)))
-    ]
+    fitting = fitting_types(tensor, types)
     columns, energy, lost = np.zeros(width), np.zeros(width), {name: np.zeros(width) for name in fitting}
     matrix_rows = tensor.n_rows // n_matrices
     for begin, end in _spans(tensor.n_rows, max(MIN_ROWS, n_values // width)) if fitting else ():
