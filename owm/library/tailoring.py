@@ -87,7 +87,7 @@ class Trials:
             if (kept := quantized_type(tensor.type_name)) is not None:
                 written[tensor.name, kept] = FileRows(path, offset, tensor.rows.shape, kept)
         self._known = [*self._known[:1], written]
-        return float(self._reference.measure([path]).kld_mean().value)
+        return float(self._reference.measure([path], is_own=True).kld_mean().value)
 
     def _path(self, number: int) -> Path:
         return self._stem.with_name(f"{self._stem.name}-{number}.gguf")

@@ -222,8 +222,13 @@ class Reference:
         self._stored.clear()
         self._softmax.close()
 
-    def measure(self, files: Sequence[Path], n_chunks: int | None = None, *, sink: Sink = ignore) -> Sample:
+    def measure(
+        self, files: Sequence[Path], n_chunks: int | None = None, *, is_own: bool = False, sink: Sink = ignore
+    ) -> Sample:
         """Read the same chunks (the first `n_chunks` of `order`) with a candidate.
+
+        Args:
+            is_own: whether the candidate is known to have the reference's vocabulary, and need not be asked.
 
         Returns:
             What was measured: `.kld` (chunks × tokens), `.chunk_means()`, and the figures with intervals.
@@ -233,7 +238,8 @@ class Reference:
             MalformedFile, EngineError, Unsupported: it cannot be loaded or gives no numbers.
         """
         with Model(files, n_gpu_layers=self._n_gpu_layers) as model:
-            _check_vocabulary(self.chunks, model, self.n_vocab)
+            if not is_own:
+                _check_vocabulary(self.chunks, model, self.n_vocab)
             return self.measure_model(model, n_chunks, sink=sink)
 
     def measure_model(self, model: Model, n_chunks: int | None = None, *, sink: Sink = ignore) -> Sample:
