@@ -11,6 +11,9 @@ from owm.pipeline.plan import PlannedTensor
 from owm.pipeline.rows import QUANT_BLOCKS, Array, DType
 from owm.pipeline.values import count_not_finite, encode
 
+# Types in which a value can be too large.
+_NARROW: dict[str, DType] = {"F16": "F16", "BF16": "BF16", "F32": "F32"}
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -46,7 +49,7 @@ def encode_block(targets: Sequence[PlannedTensor | None], begin: int, end: int) 
         assert len(raw) == (end - begin) * target.row_bytes, f"{target.name}: {len(raw)} bytes"
         if is_made and not is_valid(raw, target.type_name):
             raise Damaged(f"{target.name} as {target.type_name} comes to values that are no numbers")
-        narrow: DType | None = {"F16": "F16", "BF16": "BF16", "F32": "F32"}.get(target.type_name)  # type: ignore[assignment]
+        narrow = _NARROW.get(target.type_name)
         if narrow is not None and narrow != dtype:
             n_too_large = max(n_too_large, count_not_finite(made, narrow) - bad)
         raws.append(raw)

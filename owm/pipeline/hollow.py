@@ -19,8 +19,8 @@ def hollow_file(plan: Plan) -> Iterator[Path]:
         StoreError: there is no place for temporary files.
     """
     whole = plan.files[0] if len(plan.files) == 1 else make_plan(plan.metadata, plan.tensors).files[0]
-    if hasattr(os, "memfd_create"):  # nothing is written to a disk
-        with open(os.memfd_create("header.gguf"), "r+b") as file:
+    if (fd := _memory_file()) >= 0:  # nothing is written to a disk
+        with open(fd, "r+b") as file:
             _fill(file, whole)
             yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
         return
@@ -35,6 +35,14 @@ def hollow_file(plan: Plan) -> Iterator[Path]:
                 hint="TMPDIR names another folder for temporary files",
             ) from error
         yield path
+
+
+def _memory_file() -> int:
+    """Open a file in memory that another process can open by its number; -1 where there is none."""
+    try:
+        return os.memfd_create("header.gguf") if os.path.isdir("/proc/self/fd") else -1
+    except (AttributeError, OSError):
+        return -1
 
 
 def _fill(file: IO[bytes], planned: PlannedFile) -> None:

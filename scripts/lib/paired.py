@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Run:
     """One finished command: what it took and what it said.
 
-    `cpu_seconds` and `written_bytes` (to disks, once written back or directly; 0 where that is not known) are those of
+    `cpu_seconds` and `written_bytes` (to disks; 0 where that is not known) are those of
     its children too.
     """
 
@@ -259,14 +259,14 @@ class _MemoryWatch(threading.Thread):
 def _written_bytes(pid: int) -> int:
     """Return what a process that has ended, but not been waited for, and its children sent to disks.
 
-    What was removed before it was written does not count. ref: proc_pid_io(5)
+    What was removed before it was written counts too. ref: proc_pid_io(5)
     """
     try:
         lines = Path("/proc", str(pid), "io").read_text().splitlines()
     except OSError:
         return 0
     counts = {name: int(count) for name, _, count in (line.partition(":") for line in lines)}
-    return counts.get("write_bytes", 0) - counts.get("cancelled_write_bytes", 0)
+    return counts.get("write_bytes", 0)
 
 
 def _tree_bytes(pid: int) -> int:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from owm.cli.app import main
 from owm.formats.gguf import read_header
 from support.hub_server import HubServer, Repo
-from support.run import Output, finish, run, start
+from support.run import Output, finish, run, run_here, start
 from support.tiny_checkpoint import bf16, files_of, write_tiny_checkpoint
 from support.tiny_safetensors import pack
 
@@ -28,12 +27,7 @@ def convert_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
     """The same command in this process: a third of the time, for what does not depend on the process."""
 
     def called(*args: str | os.PathLike[str]) -> Output:
-        capsys.readouterr()
-        code = main(["convert", *map(os.fspath, args)])
-        said = capsys.readouterr()
-        output = Output(said.out)
-        output.stderr, output.exit_code = said.err, code
-        return output
+        return run_here(capsys, "convert", *args)
 
     return called
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from owm.cli.app import main
 from owm.formats.imatrix import read_imatrix
-from support.run import Output, run
+from support.run import Output, run, run_here
 from support.tiny_gguf import write_tiny_gguf
 from support.tiny_moe import write_tiny_moe
 
@@ -20,12 +19,7 @@ TEXT = "the rain in Spain, and then another one: there is no end to it. " * 20
 @pytest.fixture
 def imatrix(capsys: pytest.CaptureFixture[str]) -> Callable[..., Output]:
     def called(*args: str | os.PathLike[str]) -> Output:
-        capsys.readouterr()
-        code = main(["imatrix", *map(os.fspath, args)])
-        said = capsys.readouterr()
-        output = Output(said.out)
-        output.stderr, output.exit_code = said.err, code
-        return output
+        return run_here(capsys, "imatrix", *args)
 
     return called
 

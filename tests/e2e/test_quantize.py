@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from owm.cli.app import main
 from owm.formats.gguf import Header, read_header
 from owm.formats.imatrix import Entry, Imatrix, write_imatrix
 from owm.pipeline.model_file import open_model_file
 from owm.pipeline.rows import read_all
 from support.hub_server import HubServer, Repo
-from support.run import Output, finish, run, start
+from support.run import Output, finish, run, run_here, start
 from support.tiny_checkpoint import files_of, write_tiny_checkpoint
 from support.tiny_gguf import write_tiny_gguf
 
@@ -33,12 +32,7 @@ def owm(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
 
     def called(*args: str | os.PathLike[str]) -> Output:
-        capsys.readouterr()
-        code = main([*map(os.fspath, args)])
-        said = capsys.readouterr()
-        output = Output(said.out)
-        output.stderr, output.exit_code = said.err, code
-        return output
+        return run_here(capsys, *args)
 
     return called
 

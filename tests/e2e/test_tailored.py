@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from owm.cli.app import main
 from owm.formats.gguf import read_header
-from support.run import Output
+from support.run import Output, run_here
 from support.tiny_checkpoint import write_tiny_checkpoint
 
 Owm = Callable[..., Output]
@@ -26,12 +25,7 @@ def owm(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "text.txt").write_text(TEXT)
 
     def called(*args: str | os.PathLike[str]) -> Output:
-        capsys.readouterr()
-        code = main([*map(os.fspath, args)])
-        said = capsys.readouterr()
-        output = Output(said.out)
-        output.stderr, output.exit_code = said.err, code
-        return output
+        return run_here(capsys, *args)
 
     return called
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from owm.cli.app import main
 from support.packed_gguf import F32, STRING, U32, array, key, pack, tensor
+from support.run import run_here
 from support.tiny_checkpoint import bf16, write_tiny_checkpoint
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
 
@@ -20,10 +20,8 @@ Spoil = Callable[[Path], object]
 
 
 def quantize(capsys: pytest.CaptureFixture[str], *args: str | os.PathLike[str]) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = main(["quantize", *map(os.fspath, args)])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    done = run_here(capsys, "quantize", *args)
+    return done.exit_code, done, done.stderr
 
 
 def error_of(stderr: str) -> str:
@@ -90,7 +88,7 @@ def test_a_damaged_model_file_is_refused(
 
 
 def test_a_missing_part_is_named(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["split", str(model), "--max-tensors", "8"]) == 0
+    assert run_here(capsys, "split", model, "--max-tensors", "8").exit_code == 0
     parts = sorted(model.parent.glob("m-0*.gguf"))
     parts[1].unlink()
     for part in (parts[0], parts[2]):
@@ -101,9 +99,9 @@ def test_a_missing_part_is_named(model: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_parts_of_two_models_are_not_mixed(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["split", str(model), "--max-tensors", "8"]) == 0
+    assert run_here(capsys, "split", model, "--max-tensors", "8").exit_code == 0
     other = write_tiny_gguf(model.with_name("o.gguf"), n_embd=128, n_blocks=3)
-    assert main(["split", str(other), "--max-tensors", "8"]) == 0
+    assert run_here(capsys, "split", other, "--max-tensors", "8").exit_code == 0
     first, second = sorted(model.parent.glob("m-0*.gguf"))[:2]
     second.write_bytes(min(model.parent.glob("o-00002-*.gguf")).read_bytes())
     code, out, err = quantize(capsys, first, "Q8_0", "-o", "x.gguf")
