@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from owm.cli import options as o
+from owm.cli import weight_options as w
 from owm.cli.output import Output
 from owm.cli.writing import write_planned
 from owm.errors import ModelNotFound, UsageError
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def command(
-    source: o.CheckpointArg = None,
-    output: o.OutputOpt = None,
-    type_name: o.ConvertTypeOpt = "auto",
-    split_max_size: o.SplitMaxSizeOpt = None,
-    pre: o.PreOpt = None,
-    lora: o.LoraOpt = None,
-    base: o.BaseOpt = None,
-    with_converter: o.WithConverterOpt = None,
+    source: w.CheckpointArg = None,
+    output: w.OutputOpt = None,
+    type_name: w.ConvertTypeOpt = "auto",
+    split_max_size: w.SplitMaxSizeOpt = None,
+    pre: w.PreOpt = None,
+    lora: w.LoraOpt = None,
+    base: w.BaseOpt = None,
+    with_converter: w.WithConverterOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,

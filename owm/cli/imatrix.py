@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from owm.cli import options as o
+from owm.cli import weight_options as w
 from owm.cli.output import Output
 from owm.errors import StoreError, UsageError
 
@@ -19,11 +20,11 @@ _LEGACY_SUFFIXES = (".dat", ".imatrix")
 
 
 def command(
-    model: o.ImatrixSourceArg,
-    output: o.OutputOpt = None,
-    calibration: o.CalibrationOpt = None,
-    chunks: o.ChunksOpt = None,
-    ctx_size: o.ChunkSizeOpt = 512,
+    model: w.ImatrixSourceArg,
+    output: w.OutputOpt = None,
+    calibration: w.CalibrationOpt = None,
+    chunks: w.ChunksOpt = None,
+    ctx_size: w.ChunkSizeOpt = 512,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
     json: o.JsonOpt = False,

@@ -3,13 +3,14 @@
 import re
 
 from owm.cli import options as o
+from owm.cli import weight_options as w
 from owm.cli.output import Output
 from owm.errors import UsageError
 
 
 def command(
-    model: o.PartArg,
-    output: o.OutputOpt = None,
+    model: w.PartArg,
+    output: w.OutputOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,

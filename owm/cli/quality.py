@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from owm.cli import options as o
+from owm.cli import weight_options as w
 from owm.cli.output import Output
 from owm.errors import StoreError, UsageError
 
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def command(
-    reference: o.QualityReferenceArg,
-    model: o.QualityModelArg,
-    text: o.QualityTextOpt = None,
-    chunks: o.ChunksOpt = None,
-    ctx_size: o.ChunkSizeOpt = 512,
-    full: o.QualityFullOpt = False,
+    reference: w.QualityReferenceArg,
+    model: w.QualityModelArg,
+    text: w.QualityTextOpt = None,
+    chunks: w.ChunksOpt = None,
+    ctx_size: w.ChunkSizeOpt = 512,
+    full: w.QualityFullOpt = False,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
     json: o.JsonOpt = False,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owm.cli import options as o
+from owm.cli import weight_options as w
 from owm.cli.output import Output
 from owm.errors import UsageError
 
@@ -19,31 +20,31 @@ if TYPE_CHECKING:
 
 
 def command(
-    source: o.QuantizeSourceArg,
-    types: o.QuantTypesArg = None,
-    output: o.OutputOpt = None,
-    imatrix: o.ImatrixOpt = None,
-    calibration: o.CalibrationOpt = None,
-    tensor_type: o.TensorTypeOpt = None,
-    tensor_type_file: o.TensorTypeFileOpt = None,
-    output_type: o.OutputTypeOpt = None,
-    embedding_type: o.EmbeddingTypeOpt = None,
-    pure: o.PureOpt = False,
-    prune_layers: o.PruneLayersOpt = None,
-    allow_requantize: o.AllowRequantizeOpt = False,
-    target_size: o.TargetSizeOpt = None,
-    bpw: o.BpwOpt = None,
-    fit: o.FitOpt = False,
-    ctx_size: o.FitCtxSizeOpt = None,
-    recipe: o.RecipeOpt = None,
-    quality: o.MeasureQualityOpt = False,
-    text: o.QualityTextOpt = None,
-    plot: o.PlotOpt = None,
-    keep_split: o.KeepSplitOpt = False,
-    split_max_size: o.SplitMaxSizeOpt = None,
-    pre: o.PreOpt = None,
+    source: w.QuantizeSourceArg,
+    types: w.QuantTypesArg = None,
+    output: w.OutputOpt = None,
+    imatrix: w.ImatrixOpt = None,
+    calibration: w.CalibrationOpt = None,
+    tensor_type: w.TensorTypeOpt = None,
+    tensor_type_file: w.TensorTypeFileOpt = None,
+    output_type: w.OutputTypeOpt = None,
+    embedding_type: w.EmbeddingTypeOpt = None,
+    pure: w.PureOpt = False,
+    prune_layers: w.PruneLayersOpt = None,
+    allow_requantize: w.AllowRequantizeOpt = False,
+    target_size: w.TargetSizeOpt = None,
+    bpw: w.BpwOpt = None,
+    fit: w.FitOpt = False,
+    ctx_size: w.FitCtxSizeOpt = None,
+    recipe: w.RecipeOpt = None,
+    quality: w.MeasureQualityOpt = False,
+    text: w.QualityTextOpt = None,
+    plot: w.PlotOpt = None,
+    keep_split: w.KeepSplitOpt = False,
+    split_max_size: w.SplitMaxSizeOpt = None,
+    pre: w.PreOpt = None,
     threads: o.ThreadsOpt = None,
-    max_memory: o.MaxMemoryOpt = None,
+    max_memory: w.MaxMemoryOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,

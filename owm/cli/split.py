@@ -1,15 +1,16 @@
 """`owm split`: a model file in parts."""
 
 from owm.cli import options as o
+from owm.cli import weight_options as w
 from owm.cli.output import Output
 from owm.errors import UsageError
 
 
 def command(
-    model: o.ModelFileArg,
-    output: o.OutputOpt = None,
-    max_size: o.PartMaxSizeOpt = None,
-    max_tensors: o.PartMaxTensorsOpt = None,
+    model: w.ModelFileArg,
+    output: w.OutputOpt = None,
+    max_size: w.PartMaxSizeOpt = None,
+    max_tensors: w.PartMaxTensorsOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
