@@ -9,6 +9,8 @@ from owm.formats.gguf_writer import RawValue, Value
 from owm.pipeline.plan import Plan, PlannedTensor, make_plan
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
+# Arrays that may be as long as the model is deep by chance.
+_NOT_OF_LAYERS = ("rope.dimension_sections",)
 
 
 def prune(source: Plan, blocks: Collection[int]) -> tuple[Plan, dict[str, str]]:
@@ -32,7 +34,7 @@ def prune(source: Plan, blocks: Collection[int]) -> tuple[Plan, dict[str, str]]:
     architecture = _plain(source.metadata["general.architecture"])
     metadata: dict[str, Value] = dict(source.metadata)
     for key, value in source.metadata.items():
-        if not key.startswith(f"{architecture}."):
+        if not key.startswith(f"{architecture}.") or key.endswith(_NOT_OF_LAYERS):
             continue
         plain = _plain(value)
         if key == f"{architecture}.block_count" and isinstance(plain, int):

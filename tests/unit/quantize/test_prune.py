@@ -37,6 +37,7 @@ def test_values_for_each_layer_go_with_their_layers() -> None:
         "llama.attention.head_count_kv": [4, 2, 1],
         "llama.feed_forward_length": raw_array(10, 20, 30),
         "llama.rope.scaling": raw_array(1, 2),  # as many as something else
+        "llama.rope.dimension_sections": [8, 8, 4],  # as many as layers, by chance
         "other.per_layer": [1, 2, 3],  # not this architecture's
     }
     smaller, _ = prune(tiny_plan(n_blocks=3, metadata=metadata), (1,))
@@ -44,6 +45,7 @@ def test_values_for_each_layer_go_with_their_layers() -> None:
     found = smaller.metadata["llama.feed_forward_length"]
     assert found == raw_array(10, 30)
     assert smaller.metadata["llama.rope.scaling"] == raw_array(1, 2)
+    assert smaller.metadata["llama.rope.dimension_sections"] == [8, 8, 4]
     assert smaller.metadata["other.per_layer"] == [1, 2, 3]
 
 
