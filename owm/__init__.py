@@ -14,24 +14,40 @@ TYPE_CHECKING = False  # what type checkers take for typing's own, without the t
 __version__ = "0.1.0"
 
 _HOMES = {
-    "answer": "owm.library",
+    "answer": "owm.library.answering",
+    "embed": "owm.library.embedding",
     "execute_pull": "owm.library",
     "load": "owm.library",
     "open_store": "owm.library",
     "plan_pull": "owm.library",
     "Model": "owm.engine.model",
     "Sampling": "owm.engine.sampling",
+    "Wishes": "owm.library.answering",
     "ModelRef": "owm.store.refs",
     "OwmError": "owm.errors",
 }
 
-__all__ = ["Model", "ModelRef", "OwmError", "Sampling", "answer", "execute_pull", "load", "open_store", "plan_pull"]
+__all__ = [
+    "Model",
+    "ModelRef",
+    "OwmError",
+    "Sampling",
+    "Wishes",
+    "answer",
+    "embed",
+    "execute_pull",
+    "load",
+    "open_store",
+    "plan_pull",
+]
 
 if TYPE_CHECKING:
     from owm.engine.model import Model
     from owm.engine.sampling import Sampling
     from owm.errors import OwmError
-    from owm.library import answer, execute_pull, load, open_store, plan_pull
+    from owm.library import execute_pull, load, open_store, plan_pull
+    from owm.library.answering import Wishes, answer
+    from owm.library.embedding import embed
     from owm.store.refs import ModelRef
 
 

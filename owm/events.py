@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["bytes", "tokens", "tensors", "files"]
+Unit = Literal["bytes", "tokens", "tensors", "files", "texts", "parts"]
 
 
 @dataclass(frozen=True, slots=True)

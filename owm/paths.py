@@ -15,6 +15,16 @@ def owm_home(environ: Mapping[str, str] | None = None) -> Path:
     return Path(platformdirs.user_data_dir("owm", appauthor=False))
 
 
+def config_home(environ: Mapping[str, str] | None = None) -> Path:
+    """Return where the user's settings and prompts lie: `OWM_HOME`, else the platform's user config directory."""
+    environ = os.environ if environ is None else environ
+    if home := environ.get("OWM_HOME"):
+        return _absolute(home)
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("owm", appauthor=False))
+
+
 def hub_cache(environ: Mapping[str, str] | None = None) -> Path:
     """Return the Hugging Face cache, by the same rules as the Hub library (`HF_HUB_CACHE`, `HF_HOME`)."""
     environ = os.environ if environ is None else environ

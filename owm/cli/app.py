@@ -31,6 +31,7 @@ class Command:
 
 COMMANDS = {
     "run": Command("run", "Answer a prompt: from the argument, from a pipe, or both."),
+    "embed": Command("embed", "Make vectors (embeddings) of texts."),
     "pull": Command("pull", "Fetch models into the store."),
     "convert": Command("convert", "Make a model file (GGUF) from a checkpoint: a folder, or a repo with safetensors."),
     "quantize": Command(
@@ -49,6 +50,9 @@ COMMANDS = {
     "verify": Command("verify", "Check that stored files are what was published."),
     "rm": Command("rm", "Remove stored models."),
     "alias": Command("alias", "Give a model another name, or list such names."),
+    "config": Command("config", "Keep settings, for all models or for one; without a subcommand, list them."),
+    "prompts": Command("prompts", "Keep prompts under names; without a subcommand, list them."),
+    "logs": Command("logs", "Log answers on this machine; without a subcommand, show the last ones."),
 }
 
 
@@ -66,7 +70,10 @@ def build(argv: Sequence[str]) -> typer.Typer:
     for name, command in COMMANDS.items():
         if name == called:
             module = import_module(f"owm.cli.{command.module}")
-            app.command(name, hidden=command.is_hidden)(module.command)
+            if hasattr(module, "subcommands"):
+                app.add_typer(module.subcommands, name=name, hidden=command.is_hidden)
+            else:
+                app.command(name, hidden=command.is_hidden)(module.command)
         else:
             app.command(name, help=command.help, hidden=command.is_hidden)(_not_called)
     return app
@@ -86,6 +93,8 @@ def main(argv: Sequence[str]) -> int:
         return ExitCode.INTERRUPTED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _reader_left()
     except OSError as error:
         if error.filename is not None:
             raise

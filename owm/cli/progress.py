@@ -55,7 +55,8 @@ class _Log:
             began, total, first = self._stages.get(event.stage, (now, None, event.done))
             first = event.done if first < 0 else first
             self._stages[event.stage] = (began, total, first)
-            if now >= self._next.get(event.stage, now + LOG_SECONDS):
+            is_step = self._units.get(event.stage) == "parts" and event.done > 0  # few and long: each is worth a line
+            if is_step or now >= self._next.get(event.stage, now + LOG_SECONDS):
                 self._next[event.stage] = now + LOG_SECONDS
                 rate = (event.done - first) / max(now - began, 1e-9)
                 self._out.note(_line(event, total, rate, self._units.get(event.stage, "bytes")))
@@ -65,10 +66,15 @@ class _Log:
 
 def _line(event: Advanced, total: int | None, rate: float, unit: Unit) -> str:
     if total is None:
-        return f"{event.stage}: {_amount(event.done, unit)}, {_amount(round(rate), unit)}/s"
+        return f"{event.stage}: {_amount(event.done, unit)}{_speed(rate, unit)}"
     left = f", {format_seconds((total - event.done) / rate)} left" if rate > 0 else ""
     share = f"{100 * event.done // max(total, 1)}%"
-    return f"{event.stage}: {share} of {_amount(total, unit)}, {_amount(round(rate), unit)}/s{left}"
+    return f"{event.stage}: {share} of {_amount(total, unit)}{_speed(rate, unit)}{left}"
+
+
+def _speed(rate: float, unit: Unit) -> str:
+    """Return the rate as a part of a sentence; what takes longer than a second each has none."""
+    return f", {_amount(round(rate), unit)}/s" if unit == "bytes" or rate >= 1 else ""
 
 
 def _amount(n: int, unit: Unit) -> str:
@@ -148,7 +154,7 @@ def _make_bars() -> "Progress":
                 return Text("")
             left = task.time_remaining
             rest = f", {format_seconds(left)} left" if left is not None else ""
-            return Text(f"{_amount(round(task.speed), task.fields['unit'])}/s{rest}")
+            return Text(f"{_speed(task.speed, task.fields['unit'])}{rest}".removeprefix(", "))
 
     console = Console(file=sys.stderr, highlight=False)
     name = TextColumn(

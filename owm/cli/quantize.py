@@ -121,10 +121,12 @@ def _check_threads(threads: int | None) -> None:
 
 
 def _fit_context(fit: bool, ctx_size: str | None) -> int | None:
-    from owm.engine.context import DEFAULT_CONTEXT
-
     if ctx_size is None:
-        return DEFAULT_CONTEXT if fit else None
+        if not fit:
+            return None
+        from owm.engine.context import DEFAULT_CONTEXT
+
+        return DEFAULT_CONTEXT
     if not fit:
         raise UsageError("--ctx-size goes with --fit only")
     digits, unit = (ctx_size[:-1], 1024) if ctx_size[-1:] in "kK" else (ctx_size, 1)

@@ -358,6 +358,8 @@ class Job:
 
     def _save_recipes(self) -> None:
         """Write each chosen recipe beside its file."""
+        if not self.tailored:
+            return
         from owm.tailor.recipe_file import write_recipe
 
         for each, model in zip(self.planned, self.models, strict=True):

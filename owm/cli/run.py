@@ -1,38 +1,59 @@
-"""`owm run`: one prompt in, one answer out."""
+"""`owm run`: one prompt in, one answer out, or several, in the shape that was asked for."""
 
-import os
 import sys
-import threading
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from owm.cli import options as o
 from owm.cli.output import Output
-from owm.cli.terminal import is_terminal, visible
 from owm.errors import UsageError
-from owm.units import format_bytes, format_rate, format_seconds
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from owm.engine.asked import Asked
+    from owm.engine.template import Thinking
+    from owm.settings.layers import Setting
 
 
 def command(
     model: o.ModelArg,
     prompt: o.PromptArg = None,
     system: o.SystemOpt = None,
+    file: o.FileOpt = None,
+    prompt_file: o.PromptFileOpt = None,
+    messages: o.MessagesOpt = None,
+    prompt_template: o.PromptTemplateOpt = None,
+    var: o.VarOpt = None,
+    overflow: o.OverflowOpt = "error",
+    chunk: o.ChunkOpt = None,
+    raw: o.RawOpt = False,
     max_tokens: o.MaxTokensOpt = None,
     stop: o.StopOpt = None,
-    raw: o.RawOpt = False,
     ignore_eos: o.IgnoreEosOpt = False,
+    schema: o.SchemaOpt = None,
+    choice: o.ChoiceOpt = None,
+    regex: o.RegexOpt = None,
+    grammar: o.GrammarOpt = None,
+    answer_prefix: o.AnswerPrefixOpt = None,
+    extract: o.ExtractOpt = False,
+    drafts: o.DraftsOpt = None,
+    logprobs: o.LogprobsOpt = None,
+    think: o.ThinkOpt = None,
+    effort: o.EffortOpt = None,
+    think_budget: o.ThinkBudgetOpt = None,
     temp: o.TempOpt = None,
     top_k: o.TopKOpt = None,
     top_p: o.TopPOpt = None,
     min_p: o.MinPOpt = None,
     repeat_penalty: o.RepeatPenaltyOpt = None,
     seed: o.SeedOpt = None,
+    lora: o.RunLoraOpt = None,
     ctx_size: o.CtxSizeOpt = None,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
+    show_settings: o.ShowSettingsOpt = False,
+    log: o.LogOpt = False,
     stats: o.StatsOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
@@ -43,9 +64,12 @@ def command(
     Text from a pipe is the material, the argument the instruction: `git diff | owm run MODEL "write a commit message"`.
     The answer, and nothing else, goes to stdout. A model that is not stored is pulled first.
     """
+    from owm.cli.asking import AskOptions, gather, text_of
     from owm.cli.fetching import find_or_pull
-    from owm.engine.sampling import Sampling, resolve
-    from owm.hardware.probe import MAX_THREADS
+    from owm.cli.shape import read_shape
+    from owm.engine.adapter import read_adapter
+    from owm.engine.overflow import read_mode
+    from owm.settings import config, keys, layers
 
     out = Output(json, quiet, verbose)
     flags: dict[str, Any] = {
@@ -55,201 +79,149 @@ def command(
         "min_p": min_p,
         "repeat_penalty": repeat_penalty,
         "seed": seed,
+        "ctx_size": ctx_size,
+        "max_tokens": max_tokens,
+        "threads": threads,
+        "gpu_layers": gpu_layers,
+        "think": think,
+        "effort": effort,
         "ignore_eos": ignore_eos or None,
     }
-    Sampling(**{name: value for name, value in flags.items() if value is not None})  # refuse before any work
-    for flag, value in (("--max-tokens", max_tokens), ("--ctx-size", ctx_size), ("--threads", threads)):
-        if value is not None and value <= 0:
-            raise UsageError(f"{flag} must be positive: {value}")
-    if threads is not None and threads > MAX_THREADS:
-        raise UsageError(f"--threads must be between 1 and {MAX_THREADS}: {threads}")
-    if any(not text for text in stop or ()):
-        raise UsageError("--stop needs a text", hint="an empty text would stop everything")
-    if raw and system is not None:
-        raise UsageError("--raw sends no template, so --system has no place", hint="put the text into the prompt")
-    question = _question(model, prompt)
+    keys.check_flags(flags)  # refuse before any work
+    layers.environment()
+    config.load(config.default_path())
+    mode = read_mode(overflow)
+    adapters = [read_adapter(text) for text in lora or ()]
+    constraint, labels = read_shape(schema, choice, regex, grammar)
+    _check_together(
+        stop=stop or (),
+        json=json,
+        logprobs=logprobs,
+        extract=extract,
+        has_shape=constraint is not None,
+        labels=labels,
+        answer_prefix=answer_prefix,
+        raw=raw,
+        think=think,
+        effort=effort,
+        think_budget=think_budget,
+    )
+    asked = None
+    if not show_settings:
+        ask = AskOptions(
+            model,
+            prompt,
+            system,
+            tuple(file or ()),
+            _text(prompt_file),
+            _text(messages),
+            prompt_template,
+            tuple(var or ()),
+            raw,
+        )
+        asked = gather(ask, sys.stdin, note=out.note)
+        for note in asked.notes:
+            out.note(note)
     stored = find_or_pull(model, out)
 
-    from owm.engine.generate import Generation
-    from owm.engine.model import Model
-    from owm.engine.scheduler import Request
+    from owm.cli.opening import open_model
+    from owm.cli.run_job import RunJob
+    from owm.engine.family import sampling_defaults
+    from owm.library import open_store
+    from owm.library.answering import Wishes
+    from owm.library.configuring import effective
 
-    with _interruptible(
-        lambda: Model(
-            stored.files,
-            n_gpu_layers=gpu_layers,
-            log=_log if verbose else None,
-            is_verified=stored.manifest is not None,
+    _, early = effective(stored, open_store(), flags)
+    with open_model(stored, out, gpu_layers=early["gpu_layers"].value, adapters=adapters) as opened:
+        sampling, settings = effective(
+            stored, open_store(), flags, header=opened.header, family=sampling_defaults(opened.header)
         )
-    ) as opened:
-        sampling, _ = resolve(opened.header, flags)
-        sampling = sampling.with_seed()
-        made = opened.raw_prompt(question) if raw else opened.chat_prompt(_messages(system, question))
-        size = opened.choose_context(len(made.tokens), max_tokens=max_tokens, asked=ctx_size)
-        for note in made.notes:
-            out.note(note)
-        if opened.unused_gpu:
-            out.note(opened.unused_gpu)
-        out.detail(f"running on {opened.placement}; context {size.n_ctx} tokens; seed {sampling.seed}")
-        if size.capped_by and (ctx_size or max_tokens):
-            out.note(f"the context is {size.n_ctx} tokens, all that the {size.capped_by} allows")
-        with opened.scheduler(size.n_ctx, n_threads=threads) as scheduler:
-            scheduler.submit(Request(made.tokens, sampling, max_tokens, tuple(stop or ())))
-            answer = _Answer(is_live=not json)
-            answer.consume(Generation(scheduler))
-    if answer.hit_context_end:
-        whose = "the context" if size.capped_by != "model" else "the model's context"
-        out.warn(f"the answer ended with {whose}, at {size.n_ctx} tokens")
-    if json:
-        out.data(
-            {
-                "model": stored.name,
-                "quant": stored.label,
-                "text": answer.text,
-                "finish_reason": answer.finish_reason,
-                "usage": answer.usage(),
-                "timings": answer.timings_json(opened.load_seconds),
-                "sampling": asdict(sampling),
-                "context": size.n_ctx,
-            }
+        opened.check_makes_text()
+        if asked is None:
+            from owm.cli.settings_table import show_settings as show
+
+            show(settings if system is None else settings | _said_system(system), out)
+            return 0
+        value = {name: setting.value for name, setting in settings.items()}
+        if not raw and value["system"] and not _has_system(asked):
+            asked = replace(asked, turns=({"role": "system", "content": value["system"]}, *asked.turns))
+        wishes = Wishes(
+            sampling=sampling.with_seed(),
+            max_tokens=value["max_tokens"],
+            n_ctx=value["ctx_size"],
+            n_threads=value["threads"],
+            stops=tuple(text_of(text, "--stop") for text in stop or ()),
+            constraint=constraint,
+            answer_prefix=text_of(answer_prefix or "", "--answer-prefix"),
+            n_logprobs=logprobs or 0,
+            thinking=_thinking(value["think"], value["effort"], is_effort_asked=effort is not None),
+            think_budget=think_budget,
+            overflow=mode,
+            is_raw=raw,
         )
-    if stats:
-        sys.stderr.write(answer.summary(opened.load_seconds) + "\n")
-    return 130 if answer.finish_reason == "cancelled" else 0
+        job = RunJob(opened, stored, wishes, out, asked, labels=labels, shown=value["think"])
+        if chunk is not None:
+            job.read_parts(text_of(chunk, "--chunk"))
+        answers = job.answer(drafts or 1, is_live=not (json or extract))
+        code = job.report(answers, drafts, extract=extract)
+        if stats:
+            for answer in answers:
+                sys.stderr.write(answer.summary(opened.load_seconds) + "\n")
+        job.log(answers, settings, is_forced=log)
+    return code
 
 
-def _log(line: str) -> None:
-    """Pass llama.cpp's log on; it prints metadata, which is a stranger's."""
-    sys.stderr.write(visible(line))
+def _check_together(
+    *,
+    stop: Sequence[str],
+    json: bool,
+    logprobs: int | None,
+    extract: bool,
+    has_shape: bool,
+    labels: Sequence[str],
+    answer_prefix: str | None,
+    raw: bool,
+    think: str | None,
+    effort: str | None,
+    think_budget: int | None,
+) -> None:
+    """Refuse flags that contradict each other."""
+    if any(not text for text in stop):
+        raise UsageError("--stop needs a text", hint="an empty text would stop everything")
+    if logprobs and not json:
+        raise UsageError("--logprobs has a place in JSON only", hint="add `--json`")
+    if extract and has_shape:
+        raise UsageError("--extract looks for a code block, which an answer of a given shape has not")
+    if extract and think == "only":
+        raise UsageError("--think only shows no answer to extract from")
+    if raw and (think or effort or think_budget is not None):
+        raise UsageError("--raw sends no template, so nothing is known of thoughts", hint="leave one of them out")
+    if think_budget is not None and think == "off":
+        raise UsageError("--think off leaves no thought for --think-budget")
+    if labels and logprobs:
+        raise UsageError("--choice is scored, not drawn, so it has no --logprobs", hint="`--json` has probabilities")
+    if labels and answer_prefix is not None:
+        raise UsageError("--choice says all of the answer, --answer-prefix has no place in it")
 
 
-class _Answer:
-    """An answer as it comes: shown live, or kept for the JSON object."""
+def _thinking(think: str | None, effort: Any, *, is_effort_asked: bool) -> "Thinking":
+    """Return what is wished of a thought: to show it is to want one."""
+    from owm.engine.template import Thinking
 
-    def __init__(self, *, is_live: bool) -> None:
-        self.text = ""
-        self.finish_reason = "cancelled"
-        self.hit_context_end = False
-        self._is_live = is_live
-        self._escape: Callable[[str], str] = visible if is_terminal(sys.stdout) else lambda text: text
-        self._timings: Any = None
-
-    def consume(self, generation: Any) -> None:
-        """Take chunks to the end, or to Ctrl-C."""
-        try:
-            for chunk in generation:
-                self._take(chunk)
-        except KeyboardInterrupt:
-            for chunk in generation.rest():
-                self._take(chunk)
-        if self._is_live and not self.text.endswith("\n"):
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-
-    def _take(self, chunk: Any) -> None:
-        self.text += chunk.text
-        if self._is_live and chunk.text:
-            sys.stdout.write(self._escape(chunk.text))
-            sys.stdout.flush()
-        if chunk.finish_reason is not None:
-            self.finish_reason = chunk.finish_reason.value
-            self.hit_context_end = chunk.hit_context_end
-            self._timings = chunk.timings
-
-    def usage(self) -> dict[str, int]:
-        """Token counts, under the names that other programs know."""
-        prompt, completion = self._timings.n_prompt, self._timings.n_generated
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-    def timings_json(self, load_seconds: float) -> dict[str, float | int | None]:
-        """Seconds and rates; the first token is counted from the loaded model on."""
-        t = self._timings
-        return {
-            "load_seconds": round(load_seconds, 4),
-            "ttft_seconds": round(t.prefill_seconds, 4),
-            "decode_seconds": round(t.decode_seconds, 4),
-            "prompt_per_second": _rounded(t.prompt_per_second),
-            "decode_per_second": _rounded(t.decode_per_second),
-            "peak_memory_bytes": peak_memory_bytes(),
-        }
-
-    def summary(self, load_seconds: float) -> str:
-        """The same in one line for people."""
-        t = self._timings
-        rate = f" at {format_rate(t.decode_per_second)}" if t.decode_per_second else ""
-        pp = f" at {format_rate(t.prompt_per_second)}" if t.prompt_per_second else ""
-        return (
-            f"load {format_seconds(load_seconds)}, first token after {format_seconds(t.prefill_seconds)},"
-            f" prompt {t.n_prompt} tokens{pp}, answer {t.n_generated} tokens{rate},"
-            f" peak memory {format_bytes(peak_memory_bytes())}"
-        )
+    if think == "off":
+        return Thinking("off", effort if is_effort_asked else None)
+    return Thinking("on" if think in ("show", "only") else "auto", effort)
 
 
-def peak_memory_bytes() -> int:
-    """Return the most memory this process has had resident, mapped file pages included."""
-    try:
-        import resource
-    except ImportError:
-        import psutil
-
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def _has_system(asked: "Asked") -> bool:
+    return any(turn["role"] in ("system", "developer") for turn in asked.turns)
 
 
-def _rounded(rate: float | None) -> float | None:
-    return None if rate is None else round(rate, 3)
+def _said_system(system: str) -> "dict[str, Setting]":
+    from owm.settings.layers import Setting
+
+    return {"system": Setting(system, "--system")}
 
 
-def _question(model: str, prompt: str | None) -> str:
-    """Put together what was piped in and what was asked."""
-    material = ""
-    if sys.stdin is not None and not is_terminal(sys.stdin):
-        try:
-            material = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise UsageError(
-                f"stdin is not UTF-8 text (byte {error.start})", hint="pipe text, for example through `iconv`"
-            ) from error
-    parts = [part for part in (material, _argument_text(prompt or "")) if part.strip()]
-    if not parts:
-        raise UsageError("the prompt is empty", hint=f'`owm run {model} "your question"`, or pipe a text into it')
-    return "\n\n".join(parts)
-
-
-def _argument_text(text: str) -> str:
-    """Read an argument as UTF-8, whatever the locale took it for; a terminal of another encoding is believed."""
-    try:
-        return os.fsencode(text).decode("utf-8")
-    except UnicodeError as error:
-        if any(0xD800 <= ord(character) < 0xE000 for character in text):
-            raise UsageError("the prompt is not UTF-8 text", hint="pipe it through `iconv`") from error
-        return text
-
-
-def _messages(system: str | None, question: str) -> list[dict[str, str]]:
-    turns = [{"role": "system", "content": _argument_text(system)}] if system else []
-    return [*turns, {"role": "user", "content": question}]
-
-
-def _interruptible(load: Callable[[], T]) -> T:
-    """Run a long C call in a thread, so that Ctrl-C ends the program at once; nothing is being written meanwhile."""
-    result: list[T] = []
-    problem: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            result.append(load())
-        except BaseException as error:
-            problem.append(error)
-
-    thread = threading.Thread(target=work, name="owm-load", daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(0.2)
-    except KeyboardInterrupt:
-        os._exit(130)
-    if problem:
-        raise problem[0]
-    return result[0]
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

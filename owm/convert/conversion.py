@@ -104,9 +104,7 @@ def plan_conversion(
         tensors = dequantize(language_tensors(checkpoint.tensors, is_multimodal=is_multimodal), config)
         for rule in entry.tensors:
             tensors = rule.run(tensors, config)
-        hparams = evaluate(entry.hparams, config)
-        if not entry.has_output:
-            hparams |= read_pooling(checkpoint.folder)
+        hparams = evaluate(entry.hparams, config) | read_pooling(checkpoint.folder)
         warning = entry.warn(config) if entry.warn else None
         entry.check(config, class_name(checkpoint.config))
         planned = _map_names(tensors, entry, config, wanted, n_blocks=block_count(hparams, config))

@@ -1,4 +1,4 @@
-"""How large a context to make: one rule for every command, capped by the model and by memory."""
+"""How large a context to make: one rule for every command, capped by the model and by memory, never by cutting."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,12 +14,27 @@ MEMORY_SHARE = 0.9  # of the memory that this process may have at most
 BYTES_PER_KV_VALUE = 2  # f16
 
 
+Limit = Literal["asked", "model", "memory"]
+
+
 @dataclass(frozen=True, slots=True)
 class ContextSize:
     """Tokens in the context, and what kept it from being as large as wanted."""
 
     n_ctx: int
     capped_by: Literal["model", "memory"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """The largest context that there can be, and what limits it. Memory may have no room for a single token."""
+
+    n_ctx: int
+    limit: Limit
+
+    def room_for_answer(self, max_tokens: int | None) -> int:
+        """Return the tokens to keep for an answer: `max_tokens`, or at most a quarter if its end is open."""
+        return max_tokens if max_tokens is not None else min(ROOM_FOR_ANSWER, max(self.n_ctx, 0) // 4)
 
 
 def kv_bytes_per_token(header: Header) -> int:
@@ -35,6 +50,24 @@ def kv_bytes_per_token(header: Header) -> int:
     return sum(kv_heads) * (k_length + v_length) * BYTES_PER_KV_VALUE
 
 
+def tokens_in_memory(header: Header, *, weights_bytes: int, memory_bytes: int) -> int | None:
+    """Return how many tokens' KV cache memory can hold beside the weights; None if it needs none that is known of."""
+    per_token = kv_bytes_per_token(header)
+    room = int(memory_bytes * MEMORY_SHARE) - weights_bytes - COMPUTE_BYTES
+    return max(room // per_token, 0) if per_token else None
+
+
+def ceiling(header: Header, *, asked: int | None, weights_bytes: int, memory_bytes: int) -> Ceiling:
+    """Return the largest context for one sequence: the asked-for, the model's, or what memory holds.
+
+    Raises:
+        UsageError: what was asked for is not positive.
+    """
+    window = _window(header, asked)
+    n_memory = tokens_in_memory(header, weights_bytes=weights_bytes, memory_bytes=memory_bytes)
+    return window if n_memory is None or window.n_ctx <= n_memory else Ceiling(n_memory, "memory")
+
+
 def choose(
     header: Header,
     *,
@@ -46,6 +79,8 @@ def choose(
 ) -> ContextSize:
     """Choose the context for a prompt and its answer: prompt + `max_tokens`, or what was asked for.
 
+    An answer of open length needs room for one token; it gets `ROOM_FOR_ANSWER` where there is so much.
+
     Args:
         n_prompt: tokens of the prompt (0 for a chat that is yet to begin).
         max_tokens: tokens the answer may have, None for an open end.
@@ -53,41 +88,93 @@ def choose(
         memory_bytes: all the memory that this process may have.
 
     Raises:
-        PromptTooLong: the prompt has no room in the model's or the asked-for context.
-        NotEnoughMemory: it would have room there, but not in memory.
+        PromptTooLong: prompt and answer have no room in the model's or the asked-for context.
+        NotEnoughMemory: they would have room there, but not in memory.
         UsageError: a size is not positive.
     """
-    if asked is not None and asked <= 0:
-        raise UsageError(f"--ctx-size must be positive: {asked}")
     if max_tokens is not None and max_tokens <= 0:
         raise UsageError(f"--max-tokens must be positive: {max_tokens}")
-    n_train = header.integer("context_length") or DEFAULT_CONTEXT
-    open_end = max(DEFAULT_CONTEXT, n_prompt + ROOM_FOR_ANSWER)
-    wanted = asked or (n_prompt + max_tokens if max_tokens is not None else open_end)
-    per_token = kv_bytes_per_token(header)
-    room = int(memory_bytes * MEMORY_SHARE) - weights_bytes - COMPUTE_BYTES
-    n_memory = room // per_token if per_token else wanted
-    if n_prompt >= min(wanted, n_train):
-        limit, whose = (
-            (asked, "the asked-for context") if asked and asked < n_train else (n_train, "the model's context")
-        )
-        larger = " ask for a larger `--ctx-size` or" if asked and asked < n_train else ""
-        raise PromptTooLong(
-            f"the prompt has {n_prompt} tokens, {whose} holds {limit}",
-            n_prompt=n_prompt,
-            n_ctx=limit,
-            hint=f"nothing was cut;{larger} shorten the prompt, the answer needs room too",
-        )
-    if n_prompt >= n_memory:
-        needed = (n_prompt + 1) * per_token + weights_bytes + COMPUTE_BYTES
+    window = _window(header, asked)
+    n_memory = tokens_in_memory(header, weights_bytes=weights_bytes, memory_bytes=memory_bytes)
+    needed = n_prompt + (max_tokens or 1)
+    if needed > window.n_ctx:
+        raise _too_long(window, n_prompt, max_tokens)
+    if n_memory is not None and needed > n_memory:
+        needed_bytes = needed * kv_bytes_per_token(header) + weights_bytes + COMPUTE_BYTES
+        answer = f" and {max_tokens} of the answer" if max_tokens is not None else ""
         raise NotEnoughMemory(
-            f"the prompt's {n_prompt} tokens need {format_bytes(needed)} of memory with this model,"
+            f"the prompt's {n_prompt} tokens{answer} need {format_bytes(needed_bytes)} of memory with this model,"
             f" {format_bytes(int(memory_bytes * MEMORY_SHARE))} can be used",
-            needed=needed,
+            needed=needed_bytes,
             free=memory_bytes,
             hint="take a smaller model or quant, or shorten the prompt",
         )
-    n_ctx = min(wanted, n_train, n_memory)
+    open_end = max(DEFAULT_CONTEXT, n_prompt + ROOM_FOR_ANSWER)
+    wanted = asked or (needed if max_tokens is not None else open_end)
+    n_train = _window(header, None).n_ctx
+    n_ctx = min(wanted, n_train, wanted if n_memory is None else n_memory)
     if n_ctx == wanted:
         return ContextSize(n_ctx)
     return ContextSize(n_ctx, "model" if n_ctx == n_train else "memory")
+
+
+def choose_for_drafts(
+    header: Header,
+    size: ContextSize,
+    *,
+    n_prompt: int,
+    n_drafts: int,
+    max_tokens: int | None,
+    asked: int | None,
+    weights_bytes: int,
+    memory_bytes: int,
+) -> ContextSize:
+    """Choose the context of each of several answers to one prompt, which is kept once, from the size for one.
+
+    Raises:
+        NotEnoughMemory: so many answers of `max_tokens` have no room together.
+    """
+    n_each = size.n_ctx - n_prompt
+    if max_tokens is None and asked is None:
+        n_each = min(n_each, ROOM_FOR_ANSWER)
+    n_memory = tokens_in_memory(header, weights_bytes=weights_bytes, memory_bytes=memory_bytes)
+    n_fitting = n_each if n_memory is None else max(0, n_memory - n_prompt) // n_drafts
+    if n_fitting >= n_each:
+        return ContextSize(n_prompt + n_each, size.capped_by)
+    least = max_tokens or 1
+    if n_fitting < least:
+        needed = (n_prompt + n_drafts * least) * kv_bytes_per_token(header) + weights_bytes + COMPUTE_BYTES
+        raise NotEnoughMemory(
+            f"{n_drafts} drafts of {least} tokens need {format_bytes(needed)} of memory with this model,"
+            f" {format_bytes(int(memory_bytes * MEMORY_SHARE))} can be used",
+            needed=needed,
+            free=memory_bytes,
+            hint="ask for fewer `--drafts`, or fewer `--max-tokens`",
+        )
+    return ContextSize(n_prompt + n_fitting, "memory")
+
+
+def _window(header: Header, asked: int | None) -> Ceiling:
+    if asked is not None and asked <= 0:
+        raise UsageError(f"--ctx-size must be positive: {asked}")
+    n_train = header.integer("context_length") or DEFAULT_CONTEXT
+    return Ceiling(asked, "asked") if asked is not None and asked < n_train else Ceiling(n_train, "model")
+
+
+def _too_long(window: Ceiling, n_prompt: int, max_tokens: int | None) -> PromptTooLong:
+    is_asked = window.limit == "asked"
+    whose = "the asked-for context" if is_asked else "the model's context"
+    ways = ["shorten the prompt, the answer needs room too"]
+    if is_asked:
+        ways.insert(0, "ask for a larger `--ctx-size`")
+    if n_prompt < window.n_ctx:
+        needed = f"the prompt has {n_prompt} tokens and its answer may have {max_tokens}"
+        ways.insert(0, "ask for fewer `--max-tokens`")
+    else:
+        needed = f"the prompt has {n_prompt} tokens"
+    return PromptTooLong(
+        f"{needed}, {whose} holds {window.n_ctx}",
+        n_prompt=n_prompt,
+        n_ctx=window.n_ctx,
+        hint=f"nothing was cut; {' or '.join(ways)}",
+    )

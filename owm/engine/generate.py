@@ -2,8 +2,9 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from owm.engine.scheduler import Chunk, Scheduler
 
@@ -14,6 +15,19 @@ HANDOVER_SECONDS = 0.1
 # Idle threads are used again: OpenMP keeps a team of workers for each thread that ever computed, and slows all of them
 # down to system calls at every barrier once there are more of those than cores.
 _decoders = ThreadPoolExecutor(max_workers=8, thread_name_prefix="owm-decode")
+
+T = TypeVar("T")
+
+
+def decoded(work: Callable[[], T], cancel: Callable[[], None]) -> T:
+    """Do other work of llama.cpp's in a decoding thread and wait for it; whoever stops waiting (Ctrl-C) cancels it."""
+    doing = _decoders.submit(work)
+    try:
+        return doing.result()
+    finally:
+        if not doing.done():
+            cancel()
+            wait([doing])
 
 
 class Generation:

@@ -4,13 +4,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owm.engine import context as context_size
+from owm.engine import family
 from owm.engine.context import ContextSize
+from owm.engine.conversation import Conversation
 from owm.engine.scheduler import Scheduler
-from owm.engine.template import ChatTemplate, Message, TemplateRefusal
+from owm.engine.template import ChatTemplate, Message, Thinking
 from owm.errors import TemplateError, Unsupported, UsageError
 from owm.formats import gguf
 from owm.formats.gguf import Header
@@ -21,9 +24,16 @@ from owm.units import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from owm.engine.adapter import AdapterChoice
+    from owm.engine.constrain import Vocabulary
+    from owm.engine.marks import ReasoningFormat
+
 N_BATCH = 2048
 N_UBATCH = 512
 GPU_RESERVE_BYTES = 1 << 30
+# Architectures that read a text from both sides, whatever the file says. ref: llama.cpp src/llama-model.cpp
+ENCODERS = ("bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
+    "nomic-bert", "nomic-bert-moe", "t5encoder", "wavtokenizer-dec")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,8 @@ class Prompt:
     tokens: list[int]
     text: str
     notes: tuple[str, ...] = ()
+    reasoning: "ReasoningFormat | None" = None  # how the answer marks thoughts
+    thinks_at_start: bool = False  # it ends inside an open thought
 
 
 class Model:
@@ -57,13 +69,13 @@ class Model:
         Raises:
             MalformedFile: a header is not what it should be; llama.cpp never saw the file.
             EngineError: llama.cpp refuses it.
-            Unsupported: the file is no text generator.
+            Unsupported: the file is no model, or of a kind that owm cannot run.
         """
         began = time.perf_counter()
         self.headers: tuple[Header, ...] = tuple(gguf.read_header(path) for path in files)
         self.header = self.headers[0]
         self.path = files[0]
-        _check_is_generator(self.header)
+        _check_is_model(self.header)
         if not is_verified:
             self.header.check_vocabulary()
         self.weights_bytes = sum(path.stat().st_size for path in files)
@@ -73,7 +85,7 @@ class Model:
         self.unused_gpu = _unused_gpu()
         self.native = llama.Model(files[0], n_gpu_layers=layers)
         if self.native.has_encoder and not self.native.has_decoder:
-            raise Unsupported(f"{self.path.name} makes no text ({self.header.architecture})")
+            raise Unsupported(f"{self.path.name} is an encoder that owm cannot run ({self.header.architecture})")
         self._schedulers: list[Scheduler] = []
         self.load_seconds = time.perf_counter() - began
 
@@ -89,22 +101,79 @@ class Model:
             scheduler.close()
         self.native.close()
 
+    @property
+    def is_causal(self) -> bool:
+        """Each token sees those before it only, as a model that writes text does."""
+        own = self.header.architecture
+        return own not in ENCODERS and self.header.metadata.get(f"{own}.attention.causal") is not False
+
+    def check_makes_text(self) -> None:
+        """Refuse a model that is not made to write, or writes in a way that owm does not know.
+
+        Raises:
+            Unsupported: it is one.
+        """
+        name, architecture = self.path.name, self.header.architecture
+        if self.native.is_diffusion:
+            raise Unsupported(f"{name} makes text by diffusion, which owm cannot do ({architecture})")
+        if self.native.has_encoder and self.native.has_decoder:
+            raise Unsupported(f"{name} has an encoder and a decoder, which owm cannot run ({architecture})")
+        if not self.is_causal:
+            raise Unsupported(
+                f"{name} makes no text, it is an embedding model ({architecture})",
+                hint="`owm embed` makes vectors with it",
+            )
+
+    def load_adapters(self, choices: "Sequence[AdapterChoice]") -> tuple[str, ...]:
+        """Let every context that is made from now on compute with adapters, whose changes add up.
+
+        Returns:
+            Sentences about what of them has no effect.
+
+        Raises:
+            NotFound, UsageError, Unsupported, MalformedFile: one of them is not for this model.
+            EngineError: llama.cpp refuses it.
+        """
+        from owm.engine.adapter import check_adapter
+        from owm.native.adapters import Adapters
+
+        notes = [note for choice in choices for note in check_adapter(choice.path, self.headers)]
+        for choice in choices:
+            if self.native.adapters is None:
+                self.native.adapters = Adapters(self.native)
+            self.native.adapters.add(choice.path, choice.scale)
+            self.weights_bytes += choice.path.stat().st_size
+        return tuple(notes)
+
+    @cached_property
+    def _chat_template(self) -> ChatTemplate | None:
+        source = self.native.chat_template()
+        if not source:
+            return None
+        return ChatTemplate(source, bos=self.native.special_text("bos"), eos=self.native.special_text("eos"))
+
     def template(self) -> ChatTemplate | None:
         """Return the model's chat template, None if it has none (a base model).
 
         Raises:
             TemplateError: it does not compile.
         """
-        source = self.native.chat_template()
-        if not source:
-            return None
-        return ChatTemplate(source, bos=self.native.special_text("bos"), eos=self.native.special_text("eos"))
+        return self._chat_template
 
-    def chat_prompt(self, messages: Sequence[Message], *, is_open: bool = True) -> Prompt:
+    def chat_prompt(
+        self,
+        messages: Sequence[Message],
+        *,
+        thinking: Thinking | None = None,
+        is_open: bool = True,
+        is_shaped: bool = False,
+    ) -> Prompt:
         """Render and tokenize a conversation; without a template, its plain text.
 
         Args:
+            thinking: whether the model is to think before it answers, and how much; None leaves it to the template.
             is_open: the assistant's turn is next; otherwise the conversation ends as it is.
+            is_shaped: the answer is constrained or its beginning is given.
 
         Raises:
             TemplateError: the template fails or refuses the conversation.
@@ -114,20 +183,14 @@ class Model:
             plain = "\n\n".join(str(message["content"]) for message in messages)
             note = "this model has no chat template (a base model), so the prompt is completed as it is"
             return Prompt(self.tokenize(plain), plain, (note,))
-        notes: tuple[str, ...] = ()
-        try:
-            text = template.render(messages, add_generation_prompt=is_open)
-        except TemplateRefusal:
-            if len(messages) < 2 or messages[0]["role"] != "system":
-                raise
-            text = template.render(_fold_system(messages), add_generation_prompt=is_open)
-            notes = ("this model knows no system prompt, so it was put before the first message",)
-        tokens = self._tokenize_rendered(text)
+        conversation = Conversation(template, messages, takes_system=family.takes_system(self.header))
+        made = conversation.compose(thinking or Thinking(), is_open=is_open, is_shaped=is_shaped)
+        tokens = self._tokenize_rendered(made.text)
         if not tokens:
             raise TemplateError(
                 "the model's chat template renders to nothing", hint="`--raw` sends the prompt without a template"
             )
-        return Prompt(tokens, text, notes)
+        return Prompt(tokens, made.text, made.notes, made.reasoning, made.thinks_at_start)
 
     def raw_prompt(self, text: str) -> Prompt:
         """Tokenize text without a template."""
@@ -155,27 +218,45 @@ class Model:
             memory_bytes=probe.memory().total,
         )
 
+    @cached_property
+    def vocabulary(self) -> "Vocabulary":
+        """What constraints need to know of the tokens; made once, which takes a moment."""
+        from owm.engine.constrain import Vocabulary
+
+        return Vocabulary(self.native)
+
     @contextmanager
-    def scheduler(self, n_ctx: int, *, n_sequences: int = 1, n_threads: int | None = None) -> "Iterator[Scheduler]":
-        """Make a context of `n_ctx` tokens for each of `n_sequences`, and a scheduler over it.
+    def scheduler(
+        self, n_ctx: int, *, n_sequences: int = 1, n_shared: int = 0, n_threads: int | None = None
+    ) -> "Iterator[Scheduler]":
+        """Make a context for `n_sequences` of `n_ctx` tokens each, and a scheduler over it.
+
+        Args:
+            n_shared: tokens that all of them begin with, as drafts do; they are kept once.
 
         Raises:
-            UsageError: `n_threads` is not between 1 and what ggml takes.
+            Unsupported: the model makes no text.
+            UsageError: `n_threads` is not between 1 and what ggml takes, or there are too many sequences.
             EngineError: llama.cpp cannot make it.
         """
+        self.check_makes_text()
         if n_threads is not None and not 0 < n_threads <= probe.MAX_THREADS:
             raise UsageError(f"--threads must be between 1 and {probe.MAX_THREADS}: {n_threads}")
+        if not 0 < n_sequences <= llama.max_sequences():
+            raise UsageError(f"--drafts must be between 1 and {llama.max_sequences()}: {n_sequences}")
         threads = n_threads or self.cores.usable
+        n_tokens = n_shared + n_sequences * (n_ctx - n_shared)
         native = llama.Context(
             self.native,
-            n_ctx=n_ctx * n_sequences,
-            n_batch=min(N_BATCH, n_ctx * n_sequences),
-            n_ubatch=min(N_UBATCH, n_ctx * n_sequences),
+            n_ctx=n_tokens,
+            n_batch=min(N_BATCH, n_tokens),
+            n_ubatch=min(N_UBATCH, n_tokens),
             n_sequences=n_sequences,
             n_threads=threads,
             n_threads_batch=threads,
+            kv_unified=n_shared > 0,
         )
-        scheduler = Scheduler(native, n_ctx_limit=n_ctx)
+        scheduler = Scheduler(native, n_ctx_limit=n_ctx, vocabulary=lambda: self.vocabulary)
         self._schedulers.append(scheduler)
         try:
             yield scheduler
@@ -184,12 +265,7 @@ class Model:
             self._schedulers.remove(scheduler)
 
 
-def _fold_system(messages: Sequence[Message]) -> list[Message]:
-    first, second, *rest = messages
-    return [{"role": second["role"], "content": f"{first['content']}\n\n{second['content']}"}, *rest]
-
-
-def _check_is_generator(header: Header) -> None:
+def _check_is_model(header: Header) -> None:
     kind = header.text("general.type")
     if kind in ("adapter", "mmproj", "imatrix"):
         raise Unsupported(f"{header.path.name} is no model to run, it is a file of type {kind}")

@@ -1,27 +1,14 @@
 """Sampling settings: what they are, what they may be, and where their values come from."""
 
 import secrets
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from owm.errors import UsageError
 from owm.formats.gguf import Header
-from owm.settings import layers
+from owm.settings import generation_config, layers
+from owm.settings.keys import KEYS, MAX_SEED
 from owm.settings.layers import Setting
-
-MAX_SEED = 0xFFFFFFFF
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "temp": (0, 100),
-    "top_k": (0, 1 << 30),
-    "top_p": (0, 1),
-    "min_p": (0, 1),
-    "repeat_penalty": (0.01, 100),
-    "repeat_last_n": (-1, 1 << 30),
-    "presence_penalty": (-100, 100),
-    "frequency_penalty": (-100, 100),
-    "seed": (0, MAX_SEED),
-}
 
 # GGUF key below `general.sampling.` -> our name
 _FILE_KEYS = {
@@ -58,62 +45,61 @@ class Sampling:
         Raises:
             UsageError: the value is out of range; the message names it.
         """
-        for name in _RANGES:
-            _check_range(name, getattr(self, name), "--" + name.replace("_", "-"))
+        for name in SAMPLING_KEYS:
+            if (value := getattr(self, name)) is not None:
+                KEYS[name].check(value, "--" + name.replace("_", "-"))
 
     def with_seed(self) -> "Sampling":
         """Return the same settings with a seed drawn if there is none."""
-        if self.seed is not None:
-            return self
-        return Sampling(**{**asdict(self), "seed": secrets.randbelow(MAX_SEED + 1)})
+        return self if self.seed is not None else replace(self, seed=secrets.randbelow(MAX_SEED + 1))
 
 
-def _check_range(name: str, value: float | None, origin: str) -> None:
-    low, high = _RANGES[name]
-    is_whole = KINDS[name] is int
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int if is_whole else int | float)):
-        raise UsageError(f"{origin} must be a {'whole ' if is_whole else ''}number: {value!r}")
-    if value is not None and not low <= value <= high:  # NaN is in no range
-        raise UsageError(f"{origin} must be between {low} and {high}: {value}")
+SAMPLING_KEYS = tuple(field.name for field in fields(Sampling) if field.name in KEYS)
 
 
-KINDS: dict[str, type] = {
-    field.name: int if field.name in ("top_k", "repeat_last_n", "seed") else float
-    for field in fields(Sampling)
-    if field.name != "ignore_eos"
-}
+def resolve(
+    header: Header | None,
+    flags: Mapping[str, Any],
+    *,
+    family: Mapping[str, Any] | None = None,
+    advised: Mapping[str, Any] | None = None,
+    config: Sequence[Mapping[str, Setting]] = (),
+) -> tuple[Sampling, dict[str, Setting]]:
+    """Merge all layers: the settings for sampling, and every setting with its origin.
 
+    A setting that nobody has set is there with the value None.
 
-def resolve(header: Header, flags: dict[str, Any]) -> tuple[Sampling, dict[str, Setting]]:
-    """Merge defaults, the model file's own settings, `OWM_*` variables and flags (None = not given).
+    Args:
+        header: the model file's, None if it is not open yet.
+        flags: by the names of the settings; None is a flag that was not given.
+        family: defaults of the model's family.
+        advised: what the repo's generation_config.json says.
+        config: the layers of the config file.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value of the environment or of a flag is out of range.
     """
     merged = layers.resolve(
         (
+            layers.unset(),
             layers.layer(asdict(Sampling()), "default"),
-            layers.layer(_of_file(header), "model file"),
-            layers.environment(KINDS),
+            layers.layer(family or {}, "model family"),
+            layers.layer(of_file(header) if header else {}, "model file"),
+            layers.layer(advised or {}, "generation_config.json"),
+            *config,
+            layers.environment(),
             layers.layer(flags, "--{}"),
         )
     )
     for name, setting in merged.items():
-        if name in _RANGES:
-            _check_range(name, setting.value, setting.origin)
-    return Sampling(**{name: setting.value for name, setting in merged.items()}), merged
+        if name in KEYS and setting.value is not None:
+            KEYS[name].check(setting.value, setting.origin)
+    names = {field.name for field in fields(Sampling)}
+    return Sampling(**{name: setting.value for name, setting in merged.items() if name in names}), merged
 
 
-def _of_file(header: Header) -> dict[str, Any]:
+def of_file(header: Header) -> dict[str, Any]:
     """Read `general.sampling.*`; a value of the wrong kind or out of range is left out, it is a stranger's."""
-    found: dict[str, Any] = {}
-    for key, name in _FILE_KEYS.items():
-        value = header.metadata.get(f"general.sampling.{key}")
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        try:
-            Sampling(**{name: KINDS[name](value)})
-        except (UsageError, ValueError, OverflowError):
-            continue
-        found[name] = KINDS[name](value)
-    return found
+    return generation_config.usable(
+        {name: header.metadata.get(f"general.sampling.{key}") for key, name in _FILE_KEYS.items()}
+    )

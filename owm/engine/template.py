@@ -3,21 +3,57 @@
 A template is a program that comes with the model; `owm.engine.sandbox` runs it. Here its errors become ours.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jinja2
 
 from owm.engine.limits import LimitExceeded, Limits, check, measure
 from owm.engine.sandbox import Sandbox, TemplateRefusal
-from owm.errors import TemplateError
+from owm.errors import TemplateError, UsageError
 
-__all__ = ["ChatTemplate", "Message", "TemplateRefusal"]
+__all__ = ["ChatTemplate", "Message", "TemplateRefusal", "Thinking"]
 
 MAX_SOURCE_CHARS = 1 << 16
 _HINT = "`--raw` sends the prompt without a template"
 
 Message = Mapping[str, Any]
+Effort = Literal["low", "medium", "high"]
+
+# What templates call the switch for thinking, and what they want to hear for on and off. ref: the models' own templates
+_SWITCHES: dict[str, dict[str, Any]] = {
+    "enable_thinking": {"on": True, "off": False},
+    "thinking": {"on": True, "off": False},
+    "reasoning": {"on": True, "off": False},
+    "thinking_mode": {"on": "enabled", "off": "disabled"},
+    "thinking_budget": {"off": 0},
+}
+_EFFORTS = ("reasoning_effort", "reasoning_strength", "thinking_effort")
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """Whether a model is to think before it answers, and how much; `auto` and None leave it to its template."""
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    effort: Effort | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no wish, or two that contradict each other.
+
+        Raises:
+            UsageError: it is one of these.
+        """
+        if self.mode not in ("auto", "on", "off"):
+            raise UsageError(f"thinking must be auto, on or off: {self.mode}")
+        if self.effort not in (None, "low", "medium", "high"):
+            raise UsageError(f"--effort must be low, medium or high: {self.effort}")
+        if self.mode == "off" and self.effort is not None:
+            raise UsageError(
+                "without a thought there is no effort to choose", hint="leave out `--effort` or `--think off`"
+            )
 
 
 class ChatTemplate:
@@ -35,6 +71,17 @@ class ChatTemplate:
         self._bos, self._eos = bos, eos
         self._sandbox = Sandbox()
         self._template = _guarded(lambda: self._sandbox.from_string(source))
+
+    def switch(self, mode: str) -> dict[str, Any]:
+        """Return the variables by which this template turns thinking on or off, as far as it seems to have any."""
+        return {name: values[mode] for name, values in _SWITCHES.items() if mode in values and self._mentions(name)}
+
+    def effort(self, level: str) -> dict[str, Any]:
+        """Return the variables by which this template takes an effort, as far as it seems to have any."""
+        return {name: level for name in _EFFORTS if self._mentions(name)}
+
+    def _mentions(self, variable: str) -> bool:
+        return re.search(rf"""(?<![\w.'"]){variable}(?![\w'"])""", self.source) is not None
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **variables: Any) -> str:
         """Render a conversation as the text that the model was trained on.

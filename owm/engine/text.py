@@ -1,25 +1,55 @@
-"""Tokens to text as they come: UTF-8 that ends inside a character, and stop strings that end inside a token."""
+"""Tokens to text as they come: UTF-8 that ends inside a character, thoughts, stop strings that end inside a token."""
 
 import codecs
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from owm.engine.reasoning import Parts, ReasoningStream
 
 
 class TextStream:
     """Text of one answer. Holds back what may turn out to be the beginning of a stop string."""
 
-    def __init__(self, stops: Sequence[str] = ()) -> None:
+    def __init__(self, stops: Sequence[str] = (), thoughts: "ReasoningStream | None" = None) -> None:
+        """Begin an answer; `thoughts` takes out what is none, where stop strings mean nothing."""
+        self.thoughts = thoughts
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
+        self._thought = ""
         self.stopped_by: str | None = None
 
     def push(self, piece: bytes) -> str:
         """Take the bytes of a token; return the text that is certain now. After a stop string nothing comes."""
-        return self._advance(self._decoder.decode(piece))
+        text = self._decoder.decode(piece)
+        return self._advance(text if self.thoughts is None else self._answer(self.thoughts.push(text)))
+
+    def push_mark(self, text: str) -> str:
+        """Take a token that marks thoughts; return the text that is certain now."""
+        assert self.thoughts is not None
+        return self._advance(self._answer(self.thoughts.push(text, is_token=True)))
+
+    def begin_answer(self) -> None:
+        """Take whatever comes from here on for the answer, and nothing before."""
+        assert self.thoughts is not None
+        self._answer(self.thoughts.begin_answer())
+
+    def take_thought(self) -> str:
+        """Return what has become certain of the thought since this was asked last."""
+        thought, self._thought = self._thought, ""
+        return thought
 
     def finish(self) -> str:
         """Return what was held back, at the end of the answer."""
-        return self._advance(self._decoder.decode(b"", final=True), is_end=True)
+        text = self._decoder.decode(b"", final=True)
+        if self.thoughts is not None:
+            text = self._answer(self.thoughts.push(text)) + self._answer(self.thoughts.finish())
+        return self._advance(text, is_end=True)
+
+    def _answer(self, parts: "Parts") -> str:
+        self._thought += parts.reasoning
+        return parts.answer
 
     def _advance(self, more: str, *, is_end: bool = False) -> str:
         if self.stopped_by is not None:

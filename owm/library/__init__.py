@@ -3,7 +3,7 @@
 It is the one place that knows the store, the converter and the engine; none of them knows the others.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:  # the engine is loaded when something runs: listing needs no 
     from owm.convert.conversion import Conversion
     from owm.convert.foreign import Converter
     from owm.engine.model import Model
-    from owm.engine.sampling import Sampling
-    from owm.engine.scheduler import Chunk
     from owm.pipeline.writer import Written
 
 
@@ -236,31 +234,3 @@ def load(
     stored = store.find(ref) or execute_pull(plan_pull(ref, store=store, sink=sink), store=store, sink=sink)
     store.touch(stored)
     return Model(stored.files, n_gpu_layers=n_gpu_layers, is_verified=stored.manifest is not None, log=log)
-
-
-def answer(
-    model: "Model",
-    prompt: str,
-    *,
-    system: str | None = None,
-    sampling: "Sampling | None" = None,
-    max_tokens: int | None = None,
-    stops: str | Sequence[str] = (),
-    n_ctx: int | None = None,
-) -> "Iterator[Chunk]":
-    """Answer one prompt; the last chunk has the finish reason and the timings. Leaving the iteration cancels it.
-
-    Raises:
-        PromptTooLong, NotEnoughMemory, TemplateError, EngineError.
-    """
-    from owm.engine.generate import Generation
-    from owm.engine.sampling import Sampling
-    from owm.engine.scheduler import Request
-
-    turns = [("system", system)] if system else []
-    made = model.chat_prompt([{"role": role, "content": text} for role, text in [*turns, ("user", prompt)]])
-    size = model.choose_context(len(made.tokens), max_tokens=max_tokens, asked=n_ctx)
-    with model.scheduler(size.n_ctx) as scheduler:
-        texts = (stops,) if isinstance(stops, str) else tuple(stops)
-        scheduler.submit(Request(made.tokens, sampling or Sampling(), max_tokens, texts))
-        yield from Generation(scheduler)

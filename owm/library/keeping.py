@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from owm.errors import UsageError
 from owm.formats import gguf
 from owm.store import manifest, quants
-from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
 from owm.store.download import write_error
 from owm.store.manifest import FileRecord, Manifest, ModelFacts
 from owm.store.model import StoredModel
 
 if TYPE_CHECKING:
     from owm.pipeline.writer import Written
+    from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
     from owm.store.local import Store
 
 
@@ -35,7 +35,7 @@ class Origin:
     made_from: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_checkpoint(cls, plan: CheckpointPlan, fetched: FetchedCheckpoint) -> "Origin":
+    def of_checkpoint(cls, plan: "CheckpointPlan", fetched: "FetchedCheckpoint") -> "Origin":
         """Name a repo's checkpoint."""
         offer = plan.offer
         ref = str(offer.ref.with_quant(None))

@@ -16,23 +16,21 @@ from owm.formats.gguf_writer import RawValue, Value
 from owm.formats.imatrix import Imatrix
 from owm.library.keeping import Origin, keep_all, stem_of
 from owm.native.guard import Child, Loaded
-from owm.pipeline import writer
 from owm.pipeline.hollow import hollow_file
 from owm.pipeline.model_file import identity, open_model_file
-from owm.pipeline.parts import file_names
 from owm.pipeline.plan import Plan
-from owm.pipeline.writer import Verify, Written
 from owm.quality import certificate
 from owm.quantize import estimate, quantization
 from owm.quantize.quantization import Layout, Quantization
 from owm.quantize.recipe import Overrides
 from owm.quantize.types import file_type
-from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
-from owm.store.local import Store
 from owm.store.model import StoredModel
 
-if TYPE_CHECKING:  # loaded for checkpoints alone
+if TYPE_CHECKING:  # loaded when they are needed
     from owm.convert.conversion import Conversion
+    from owm.pipeline.writer import Verify, Written
+    from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
+    from owm.store.local import Store
 
 DEFAULT_MEMORY_BYTES = 512 << 20
 PROGRAM_BYTES = 192 << 20  # what takes memory beside the buffers
@@ -66,7 +64,7 @@ class Source:
         return str(value.value if isinstance(value, RawValue) else value)
 
 
-def of_checkpoint(plan: CheckpointPlan, fetched: FetchedCheckpoint, *, pre: str | None = None) -> Source:
+def of_checkpoint(plan: "CheckpointPlan", fetched: "FetchedCheckpoint", *, pre: str | None = None) -> Source:
     """Open a repo's checkpoint that is here.
 
     Raises:
@@ -145,7 +143,7 @@ def write(
     n_threads: int | None = None,
     digest: bool = True,
     sink: Sink = ignore,
-) -> list[list[Written]]:
+) -> "list[list[Written]]":
     """Write planned quantizations to one path a file, all from one reading of the source.
 
     Args:
@@ -155,6 +153,8 @@ def write(
         Damaged: llama.cpp does not take the result, or the source has values that cannot be quantized.
         NotEnoughDisk, StoreError, MalformedFile: as the writer does.
     """
+    from owm.pipeline import writer
+
     if source.conversion is not None:
         from owm.convert import conversion
 
@@ -181,7 +181,7 @@ def store(
     source: Source,
     planned: Sequence[Quantization],
     child: Child,
-    kept_in: Store,
+    kept_in: "Store",
     *,
     made_by: Callable[[Quantization], Mapping[str, object]] = lambda _: {},
     memory_bytes: int | None = None,
@@ -196,9 +196,11 @@ def store(
     Raises:
         UsageError: the type is there as it was published. Else as `write` does.
     """
+    from owm.pipeline.parts import file_names
+
     digests = [_digest(each, source) for each in planned]
 
-    def write_missing(paths: Sequence[Path]) -> list[list[Written]]:
+    def write_missing(paths: Sequence[Path]) -> "list[list[Written]]":
         by_label = {f"{source.origin.short_name}-{each.label}.gguf": each for each in planned}
         missing = [by_label[path.name] for path in paths]
         files = [
@@ -226,7 +228,7 @@ def estimate_seconds(planned: Sequence[Quantization], n_threads: int | None = No
 
 
 @contextmanager
-def _checking(source: Source, planned: Plan, child: Child, sink: Sink) -> Iterator[Verify]:
+def _checking(source: Source, planned: Plan, child: Child, sink: Sink) -> "Iterator[Verify]":
     """Let llama.cpp read the header of what is being written."""
     if source.conversion is not None:
         from owm.convert import conversion

@@ -2,7 +2,6 @@
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
 
 _CPU, _GPU, _INTEGRATED_GPU = 0, 1, 2
 
@@ -20,9 +19,8 @@ class Device:
 
 def devices() -> list[Device]:
     """Return the devices of this build, the CPU included. ref: ggml/include/ggml-backend.h"""
-    from llama_cpp import _ggml
+    from owm.native.binding import ggml as lib
 
-    lib: Any = _ggml.libggml
     lib.ggml_backend_dev_count.restype = ctypes.c_size_t
     lib.ggml_backend_dev_get.restype = ctypes.c_void_p
     lib.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]

@@ -76,7 +76,7 @@ class Child:
     def _start(self) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "owm.native.guard"],
+            [sys.executable, "-P", "-m", "owm.native.guarded"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
@@ -163,35 +163,3 @@ class Child:
         lines = [line.strip() for line in complained.splitlines() if line.strip()]
         last = lines[-1] if lines else "no reason given"
         return next((line for line in lines if "GGML_ASSERT" in line or "rror" in line), last)[:200]
-
-
-def main() -> None:
-    """Serve requests from stdin, a line each, until it ends."""
-    from owm.native.recipe import dry_run
-
-    for line in sys.stdin:
-        request = json.loads(line)
-        path = Path(request["path"])
-        if request["what"] == "load":
-            answer = _load(path, request["texts"])
-        else:
-            answer = dry_run(path, Mixture(**request["mixture"]))
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-
-
-def _load(path: Path, texts: Sequence[str]) -> dict[str, object]:
-    from owm.errors import OwmError
-    from owm.native.llama import Model
-
-    try:
-        model = Model(path, n_gpu_layers=0, has_weights=False)
-        tokens = [model.tokenize(text, add_special=False, parse_special=True) for text in texts]
-        model.close()
-    except OwmError as error:
-        return {"error": str(error).partition(": ")[2] or str(error), "tokens": []}
-    return {"error": None, "tokens": tokens}
-
-
-if __name__ == "__main__":
-    main()

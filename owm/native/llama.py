@@ -10,9 +10,9 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import llama_cpp as c
 import numpy as np
@@ -20,11 +20,11 @@ import numpy as np
 from owm.errors import EngineError, NotEnoughMemory, Unsupported
 
 if TYPE_CHECKING:
+    from owm.native.adapters import Adapters
     from owm.native.observer import Observer
 
 _INFO, _ERROR = 2, 4
 _CONTINUATION = 5
-_MAX_SEED = 0xFFFFFFFF
 
 _libc = ctypes.CDLL(None) if sys.platform != "win32" else ctypes.cdll.msvcrt
 
@@ -33,7 +33,8 @@ _logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_in
     ("llama_get_logits_ith", c.llama_cpp._lib)
 )
 
-_NEVER = np.float32("-inf")
+# Asked for every token of a vocabulary: without a wrapper, and without letting go of the interpreter lock each time.
+_is_end = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32)(("llama_vocab_is_eog", c.llama_cpp._lib))
 
 _log_lines: deque[str] = deque(maxlen=200)
 _log: Callable[[str], None] | None = None
@@ -77,31 +78,25 @@ def system_info() -> str:
     return bytes(c.llama_print_system_info()).decode()
 
 
+def max_sequences() -> int:
+    """Return how many sequences one context can hold."""
+    return int(c.llama_max_parallel_sequences())
+
+
 def can_offload() -> bool:
     """Tell whether this build has a GPU backend and sees a device."""
     return bool(c.llama_supports_gpu_offload())
 
 
-def _complaint() -> str:
+def forget_complaints() -> None:
+    """Clear the log, before something that may fail."""
+    _log_lines.clear()
+
+
+def complaint() -> str:
     """Return the first thing that llama.cpp complained about since the log was cleared: later lines repeat it."""
     lines = [line for line in _log_lines if line.strip()]
     return re.sub(r"^\w+: (?:error loading model: )?", "", lines[0]) if lines else "no reason given"
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerSettings:
-    """Numbers of a sampler chain; a temperature of 0 is greedy. `seed` is 32 bits."""
-
-    temp: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repeat_penalty: float
-    repeat_last_n: int
-    presence_penalty: float
-    frequency_penalty: float
-    seed: int
-    ignore_eos: bool
 
 
 class Model:
@@ -114,19 +109,19 @@ class Model:
             EngineError: llama.cpp does not take it; the message has its reason.
         """
         start(_log)
-        _log_lines.clear()
+        forget_complaints()
         params = c.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         params.load_mode = c.LLAMA_LOAD_MODE_AUTO if use_mmap and has_weights else c.LLAMA_LOAD_MODE_NONE
         params.no_alloc = not has_weights
         self.pointer = c.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
-            complaint = _complaint()
-            if "unknown model architecture" in complaint:
-                raise Unsupported(f"{path.name}: {complaint}", hint="a newer llama-cpp-python may know it")
-            if "failed to allocate" in complaint or "out of memory" in complaint.lower():
-                raise NotEnoughMemory(f"not enough memory to load {path.name}: {complaint}", needed=0, free=0)
-            raise EngineError(f"llama.cpp cannot load {path.name}: {complaint}", hint="`--verbose` shows its whole log")
+            reason = complaint()
+            if "unknown model architecture" in reason:
+                raise Unsupported(f"{path.name}: {reason}", hint="a newer llama-cpp-python may know it")
+            if "failed to allocate" in reason or "out of memory" in reason.lower():
+                raise NotEnoughMemory(f"not enough memory to load {path.name}: {reason}", needed=0, free=0)
+            raise EngineError(f"llama.cpp cannot load {path.name}: {reason}", hint="`--verbose` shows its whole log")
         self.vocab = c.llama_model_get_vocab(self.pointer)
         self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = c.llama_model_n_ctx_train(self.pointer)
@@ -136,11 +131,17 @@ class Model:
         self.has_decoder = bool(c.llama_model_has_decoder(self.pointer))
         self._pieces: dict[tuple[int, bool], bytes] = {}
         self._ends: dict[int, bool] = {}
-        self.is_recurrent = bool(c.llama_model_is_recurrent(self.pointer))
+        # What it read is in a state, of which no part can be taken back, and not in a cache of tokens alone.
+        self.is_recurrent = bool(c.llama_model_is_recurrent(self.pointer) or c.llama_model_is_hybrid(self.pointer))
+        self.n_embd_out: int = c.llama_model_n_embd_out(self.pointer)
+        self.is_diffusion = bool(c.llama_model_is_diffusion(self.pointer))
+        self.adapters: Adapters | None = None  # what every context made from now on computes with
 
     def close(self) -> None:
-        """Free the weights."""
+        """Free the weights, and adapters of them."""
         if self.pointer:
+            if self.adapters is not None:
+                self.adapters.close()
             c.llama_model_free(self.pointer)
             self.pointer = None
 
@@ -160,6 +161,16 @@ class Model:
                 return list(tokens[:n])
             capacity = -n
         raise EngineError("llama.cpp could not tokenize the prompt")
+
+    def continuation(self, text: str) -> list[int]:
+        """Turn text that continues another one into tokens: no BOS, no `<|…|>`, no space that was not written."""
+        tokens = self.tokenize(text, add_special=False, parse_special=False)
+        if b"".join(self.piece(token, special=False) for token in tokens) == text.encode("utf-8", "surrogatepass"):
+            return tokens
+        # Some vocabularies put a space before whatever comes first: let something else come first.
+        first = self.tokenize("\n", add_special=False, parse_special=False)
+        after = self.tokenize("\n" + text, add_special=False, parse_special=False)
+        return after[len(first) :] if after[: len(first)] == first else tokens
 
     def piece(self, token: int, *, special: bool) -> bytes:
         """Return the bytes of one token, which may end inside a UTF-8 character; control tokens only if `special`."""
@@ -182,6 +193,12 @@ class Model:
             known = self._ends[token] = bool(c.llama_vocab_is_eog(self.vocab, token))
         return known
 
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """All tokens that end a turn or a text."""
+        vocab = ctypes.cast(self.vocab, ctypes.c_void_p)
+        return tuple(token for token in range(self.n_vocab) if _is_end(vocab, token))
+
     def special_text(self, which: str) -> str:
         """Return the text of the `bos` or `eos` token, empty if the model has none."""
         self._check_open()
@@ -195,12 +212,20 @@ class Model:
         return bytes(found).decode("utf-8", "replace") if found else None
 
 
+POOLINGS = {
+    "mean": c.LLAMA_POOLING_TYPE_MEAN,
+    "cls": c.LLAMA_POOLING_TYPE_CLS,
+    "last": c.LLAMA_POOLING_TYPE_LAST,
+}
+
+
 class Batch:
     """Tokens for one decode, reused from call to call."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, n_shared: int = 1) -> None:
+        """Make room for `capacity` tokens, each of which may belong to `n_shared` sequences."""
         self.capacity = capacity
-        self.raw = c.llama_batch_init(capacity, 0, 1)
+        self.raw = c.llama_batch_init(capacity, 0, n_shared)
         self.n_tokens = 0
         # Reading a pointer field makes a new Python object each time: keep them.
         raw = self.raw
@@ -220,6 +245,18 @@ class Batch:
         self._seq_id[i][0] = sequence
         self._logits[i] = wants_logits
         self.n_tokens = i + 1
+        return i
+
+    def want_logits(self, index: int) -> None:
+        """Ask for the logits after a token that was added without."""
+        self._logits[index] = True
+
+    def add_shared(self, token: int, position: int, sequences: Sequence[int], *, wants_logits: bool) -> int:
+        """Append a token that is part of several sequences, in a context with one cache for all; return its index."""
+        i = self.add(token, position, sequences[0], wants_logits=wants_logits)
+        self._n_seq_id[i] = len(sequences)
+        for place, sequence in enumerate(sequences):
+            self._seq_id[i][place] = sequence
         return i
 
     def close(self) -> None:
@@ -242,14 +279,21 @@ class Context:
         n_threads_batch: int,
         kv_unified: bool = False,
         observer: "Observer | None" = None,
+        pooling: int | None = None,
+        flash_attention: bool = True,
     ) -> None:
         """Allocate a context; `n_ctx` counts tokens over all sequences. An observer sees what its decodes multiply.
+
+        Args:
+            pooling: a number of `POOLINGS`: make embeddings instead of logits.
+            flash_attention: compute attention in little memory, and partly in 16 bits, where llama.cpp can.
+            kv_unified: one cache for all sequences, so that tokens which several of them share are kept once.
 
         Raises:
             EngineError: llama.cpp refuses, most often for want of memory.
         """
         model._check_open()
-        _log_lines.clear()
+        forget_complaints()
         self.model = model
         # ggml asks at every node of the graph whether to stop. A Python callback would take the interpreter lock each
         # time; C's own `strlen` of a two-byte text answers the same question (0 or 1) without it.
@@ -266,21 +310,29 @@ class Context:
         params.no_perf = True
         params.abort_callback = ctypes.cast(_libc.strlen, c.ggml_abort_callback)
         params.abort_callback_data = ctypes.cast(self._cancel_flag, ctypes.c_void_p)
+        if pooling is not None:
+            params.embeddings = True
+            params.pooling_type = pooling
+        if not flash_attention:
+            params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._observer = observer
         if observer is not None:
             params.cb_eval = ctypes.cast(observer.callback, c.ggml_backend_sched_eval_callback)
         self.pointer = c.llama_init_from_model(model.pointer, params)
         if not self.pointer:
             raise EngineError(
-                f"llama.cpp cannot make a context of {n_ctx} tokens: {_complaint()}",
+                f"llama.cpp cannot make a context of {n_ctx} tokens: {complaint()}",
                 hint="a smaller `--ctx-size` needs less memory",
             )
+        if model.adapters is not None:
+            model.adapters.set_on(self.pointer)
         self.memory = c.llama_get_memory(self.pointer)
         self.n_ctx: int = c.llama_n_ctx(self.pointer)
         self.n_ctx_sequence: int = c.llama_n_ctx_seq(self.pointer)
         self.n_batch: int = c.llama_n_batch(self.pointer)
         self.n_sequences = n_sequences
-        self.batch = Batch(self.n_batch)
+        self.is_unified = kv_unified
+        self.batch = Batch(self.n_batch, n_sequences if kv_unified else 1)
         self._logit_views: dict[int, np.ndarray[tuple[int], np.dtype[np.float32]]] = {}
 
     def cancel(self) -> None:
@@ -303,7 +355,7 @@ class Context:
         status: int = c.llama_decode(self.pointer, self.batch.raw)
         if status in (0, 1, 2):
             return status
-        raise EngineError(f"llama.cpp failed to decode ({status}): {_complaint()}")
+        raise EngineError(f"llama.cpp failed to decode ({status}): {complaint()}")
 
     def logits(self, index: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
         """Return a view of the logits (n_vocab f32) of the batch's token `index`, valid until the next decode."""
@@ -325,9 +377,23 @@ class Context:
         raw = (ctypes.c_float * (n_rows * self.model.n_vocab)).from_address(address)
         return np.ctypeslib.as_array(raw).reshape(n_rows, self.model.n_vocab)
 
+    def share(self, source: int, target: int) -> None:
+        """Let an empty sequence go on from where another one is; what they share is kept once in a unified cache."""
+        c.llama_memory_seq_cp(self.memory, source, target, -1, -1)
+
+    def embedding(self, sequence: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+        """Return the vector (n_embd_out f32) of what the last decode read of a sequence."""
+        if not (found := c.llama_get_embeddings_seq(self.pointer, sequence)):
+            raise EngineError("llama.cpp has no embedding where it was asked for")
+        return np.ctypeslib.as_array(found, (self.model.n_embd_out,)).copy()
+
     def forget(self, sequence: int, begin: int = 0) -> bool:
         """Drop a sequence's KV from position `begin` on; False where the model cannot do that in part."""
         return bool(c.llama_memory_seq_rm(self.memory, sequence, begin, -1))
+
+    def forget_all(self) -> None:
+        """Drop what all sequences have in memory."""
+        c.llama_memory_clear(self.memory, False)
 
     def close(self) -> None:
         """Free the KV cache."""
@@ -335,61 +401,4 @@ class Context:
             self._logit_views.clear()
             self.batch.close()
             c.llama_free(self.pointer)
-            self.pointer = None
-
-
-class Sampler:
-    """A llama.cpp sampler chain: penalties, top-k, top-p, min-p, temperature, then a draw (or the likeliest)."""
-
-    def __init__(self, settings: SamplerSettings, model: Model) -> None:
-        params = c.llama_sampler_chain_default_params()
-        params.no_perf = True
-        self.pointer = c.llama_sampler_chain_init(params)
-        s = settings
-        self._banned = [token for token in range(model.n_vocab) if model.is_end(token)] if s.ignore_eos else []
-        if self._banned:
-            biases = (c.llama_logit_bias * len(self._banned))(*((token, float("-inf")) for token in self._banned))
-            self._add(c.llama_sampler_init_logit_bias(model.n_vocab, len(self._banned), biases))
-        self._remembers = s.repeat_penalty != 1.0 or s.presence_penalty != 0 or s.frequency_penalty != 0
-        if self._remembers:
-            self._add(
-                c.llama_sampler_init_penalties(
-                    model.n_vocab, s.repeat_last_n, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
-                )
-            )
-        # Without penalties the likeliest token is one scan of the logits: no need to build candidates.
-        self._is_plain_greedy = s.temp <= 0 and not self._remembers
-        if s.temp <= 0:
-            self._add(c.llama_sampler_init_greedy())
-            return
-        if s.top_k > 0:
-            self._add(c.llama_sampler_init_top_k(s.top_k))
-        if s.top_p < 1.0:
-            self._add(c.llama_sampler_init_top_p(s.top_p, 1))
-        if s.min_p > 0:
-            self._add(c.llama_sampler_init_min_p(s.min_p, 1))
-        self._add(c.llama_sampler_init_temp(s.temp))
-        self._add(c.llama_sampler_init_dist(s.seed & _MAX_SEED))
-
-    def _add(self, link: Any) -> None:
-        c.llama_sampler_chain_add(self.pointer, link)
-
-    def sample(self, context: Context, index: int) -> int:
-        """Draw the next token from the logits of the batch's token `index`, and remember it."""
-        if self._is_plain_greedy:
-            logits = context.logits(index)
-            for token in self._banned:
-                logits[token] = _NEVER
-            return int(logits.argmax())
-        return int(c.llama_sampler_sample(self.pointer, context.pointer, index))
-
-    def accept(self, tokens: Sequence[int]) -> None:
-        """Let the penalties know of tokens that were not drawn (the prompt)."""
-        for token in tokens if self._remembers else ():
-            c.llama_sampler_accept(self.pointer, token)
-
-    def close(self) -> None:
-        """Free the chain."""
-        if self.pointer:
-            c.llama_sampler_free(self.pointer)
             self.pointer = None

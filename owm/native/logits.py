@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from owm.errors import EngineError
+from owm.errors import EngineError, Unsupported
 from owm.native import llama
 
 N_BATCH = 512  # tokens of one decode, and so the most rows of logits in memory
@@ -20,6 +20,7 @@ class LogitReader:
         """Make a context for chunks of `n_ctx` tokens.
 
         Raises:
+            Unsupported: the model makes no text.
             EngineError: llama.cpp refuses, most often for want of memory.
         """
         n_batch = min(N_BATCH, n_ctx)
@@ -32,6 +33,9 @@ class LogitReader:
             n_threads=n_threads,
             n_threads_batch=n_threads,
         )
+        if model.has_encoder or not self._context.memory:
+            self._context.close()
+            raise Unsupported("the model makes no text, so it gives no probabilities of one")
 
     def __enter__(self) -> "LogitReader":
         return self

@@ -58,9 +58,8 @@ def _library() -> Any:
     Raises:
         EngineError: its tensors are not laid out as expected.
     """
-    from llama_cpp import _ggml
+    from owm.native.binding import ggml as lib
 
-    lib: Any = _ggml.libggml
     for name, restype, argtypes in (
         ("ggml_tensor_overhead", ctypes.c_size_t, []),
         ("ggml_op_name", ctypes.c_char_p, [ctypes.c_int]),

@@ -28,10 +28,9 @@ class _Traits(ctypes.Structure):
 
 @cache
 def _function(name: str, restype: Any, *argtypes: Any) -> Any:
-    from llama_cpp import _ggml
+    from owm.native.binding import ggml
 
-    library: Any = _ggml.libggml
-    found = library[name]  # a function object of its own, so that others' argument types stay
+    found = ggml[name]  # a function object of its own, so that others' argument types stay
     found.argtypes = list(argtypes)
     found.restype = restype
     return found
@@ -40,10 +39,10 @@ def _function(name: str, restype: Any, *argtypes: Any) -> Any:
 @cache
 def type_ids() -> dict[str, int]:
     """Return ggml's number of every tensor type it knows, by name (`Q4_K`)."""
-    import llama_cpp
+    from owm.native.binding import llama
 
     name_of = _function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
-    n_types = llama_cpp.llama_model_quantize_default_params().output_tensor_type  # "none": one more than the last
+    n_types = llama.llama_model_quantize_default_params().output_tensor_type  # "none": one more than the last
     names = [(name_of(type_id) or b"").decode().upper() for type_id in range(n_types)]
     return {name: type_id for type_id, name in enumerate(names) if _traits_of(type_id).block_bytes}
 
@@ -92,18 +91,20 @@ def from_f32(block: Array, type_name: str) -> Array:
     return made
 
 
-def quantize(block: Array, type_name: str, weights: Array | None = None) -> Array:
+def quantize(block: Array, type_name: str, weights: Array | None = None, *, into: Array | None = None) -> Array:
     """Return a matrix of float32 rows as a matrix of quant blocks (bytes).
 
     The same rows give the same bytes however they are cut into blocks.
 
     Args:
         weights: importance of each column of these rows, float32; some types cannot be made without.
+        into: the matrix to fill, a new one if there is none.
     """
     block = np.ascontiguousarray(block, np.float32)
     n_rows, width = block.shape
-    traits = _traits(type_name)
-    made = np.empty((n_rows, width // traits.block_values * traits.block_bytes), np.uint8)
+    made = np.empty((n_rows, quant_row_bytes(type_name, width)), np.uint8) if into is None else into
+    assert made.shape == (n_rows, quant_row_bytes(type_name, width))
+    assert made.flags.c_contiguous
     pointer = None
     if weights is not None:
         weights = np.ascontiguousarray(weights, np.float32)
@@ -114,6 +115,12 @@ def quantize(block: Array, type_name: str, weights: Array | None = None) -> Arra
     n_bytes = chunk(type_ids()[type_name], block.ctypes.data, made.ctypes.data, 0, n_rows, width, pointer)
     assert n_bytes == made.size
     return made
+
+
+def quant_row_bytes(type_name: str, width: int) -> int:
+    """Return the bytes of a row of so many values in a type."""
+    traits = _traits(type_name)
+    return int(width // traits.block_values * traits.block_bytes)
 
 
 def requires_weights(type_name: str) -> bool:

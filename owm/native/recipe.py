@@ -6,16 +6,14 @@ A dry run of its quantizer tells in its log. ref: llama.cpp src/llama-quant.cpp,
 import ctypes
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import llama_cpp as c
+from owm.native.binding import llama as c
 
-from owm.native.llama import start
-
-if TYPE_CHECKING:
-    from owm.native.guard import Mixture
-
+_DEBUG, _CONTINUATION = 1, 5  # levels of the log
 _TENSOR = re.compile(r"\[ *\d+/ *\d+\] (?P<name>.*?) *- \[[ \d,]*\], type = *(?P<was>\S+), size = (?P<rest>.*)")
 _NEW_TYPE = re.compile(r".* -> .*\((?P<type>\S+)\)")
 _FALLBACK = re.compile(r"warning: (?P<name>.*?) *- ncols .*required for type *(?P<wanted>\S+)\).*-> falling back to.*")
@@ -23,10 +21,12 @@ _OVERRIDE = re.compile(r"\S+: (?P<name>.*?) *- applying manual override: (?P<wan
 _FAILED = re.compile(r"failed to quantize: (?P<why>.*)")  # maybe behind a warning that has no end of its own
 
 
-def dry_run(path: Path, mixture: "Mixture") -> dict[str, object]:
-    """Return `error`, `tensors` (the fields of `guard.Chosen`) and `needs_imatrix`; the process may abort."""
-    parts: list[str] = []
-    start(parts.append)
+def dry_run(path: Path, mixture: Any) -> dict[str, object]:
+    """Return `error`, `tensors` (the fields of `guard.Chosen`) and `needs_imatrix`; the process may abort.
+
+    Args:
+        mixture: has the attributes of `guard.Mixture`.
+    """
     params = c.llama_model_quantize_default_params()
     params.dry_run = True
     params.allow_requantize = True
@@ -44,8 +44,32 @@ def dry_run(path: Path, mixture: "Mixture") -> dict[str, object]:
     entries[0].name, entries[0].data, entries[0].size = b"any", ctypes.pointer(value), 1
     if mixture.has_imatrix:
         params.imatrix = ctypes.cast(entries, ctypes.POINTER(c.llama_model_imatrix_data))
-    failed = c.llama_model_quantize(os.fsencode(path), b"", ctypes.byref(params))
+    with _log() as parts:
+        c.llama_backend_init()
+        failed = c.llama_model_quantize(os.fsencode(path), b"", ctypes.byref(params))
     return _read_log("".join(parts), failed=bool(failed))
+
+
+@contextmanager
+def _log() -> Iterator[list[str]]:
+    """Collect what llama.cpp says, all but the finest details."""
+    parts: list[str] = []
+    is_detail = False
+
+    @c.llama_log_callback  # type: ignore[untyped-decorator]
+    def take(level: int, text: bytes | None, _: object) -> None:
+        nonlocal is_detail
+        is_detail = is_detail if level == _CONTINUATION else level <= _DEBUG
+        if not is_detail:
+            parts.append((text or b"").decode("utf-8", "replace"))
+
+    before, data = c.llama_log_callback(), ctypes.c_void_p()
+    c.llama_log_get(ctypes.byref(before), ctypes.byref(data))
+    c.llama_log_set(take, None)
+    try:
+        yield parts
+    finally:
+        c.llama_log_set(before, data)
 
 
 def _read_log(log: str, *, failed: bool) -> dict[str, object]:

@@ -10,7 +10,7 @@ from owm.errors import StoreError
 from owm.pipeline.plan import Plan, PlannedFile
 from owm.pipeline.rows import Array
 from owm.pipeline.stream import CHUNK_BYTES, Stream
-from owm.store.manifest import sync_folder
+from owm.publishing import sync_folder
 
 try:
     import fcntl

@@ -42,10 +42,14 @@ def encode(block: Array, dtype: DType, type_name: str, weights: Array | None = N
     if type_name in ("F32", "F16", "BF16"):
         wide = into_f32(block, dtype)
         return wide if type_name == "F32" else quants.from_f32(wide, type_name)
-    step = max(1, CACHE_VALUES // max(1, block.shape[-1]))
-    parts = (into_f32(block[begin : begin + step], dtype) for begin in range(0, len(block), step))
-    made = [quants.quantize(part, type_name, weights) for part in parts]
-    return made[0] if len(made) == 1 else np.concatenate(made)
+    n_values, n_carried = QUANT_BLOCKS.get(dtype, (1, 1))
+    width = block.shape[-1] // n_carried * n_values
+    step = max(1, CACHE_VALUES // max(1, width))
+    made = np.empty((len(block), quants.quant_row_bytes(type_name, width)), np.uint8)
+    for begin in range(0, len(block), step):
+        part = into_f32(block[begin : begin + step], dtype)
+        quants.quantize(part, type_name, weights, into=made[begin : begin + step])
+    return made
 
 
 def count_not_finite(block: Array, dtype: DType) -> int:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from owm.errors import Damaged, UsageError
@@ -72,20 +73,20 @@ def stock_recipes(
         Damaged: llama.cpp does not take the source's header.
         UsageError: an override is no regular expression, or there is nothing of what it names.
     """
-    ids = quants.type_ids()
-    with hollow_file(source) as path:
+    with hollow_file(source) as path, ThreadPoolExecutor(1) as pool:
+        mixtures = [_mixture(type_name, overrides, has_imatrix=has_imatrix) for type_name in type_names]
+        answers = [pool.submit(child.recipe, path, mixture) for mixture in mixtures]
+        try:
+            import owm.pipeline.writer  # noqa: F401 (what is needed next: now there is time to load it)
+
+            quants.type_ids()
+            recipes = [answer.result() for answer in answers]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            child.close()  # whoever interrupts does not wait for it
+            raise
         made = []
-        for type_name in type_names:
-            mixture = Mixture(
-                types.FILE_TYPE_IDS[type_name],
-                tuple((pattern, ids[name]) for pattern, name in overrides.tensor_types),
-                None if overrides.output_type is None else ids[overrides.output_type],
-                None if overrides.embedding_type is None else ids[overrides.embedding_type],
-                is_pure=overrides.is_pure,
-                has_imatrix=has_imatrix,
-                pruned=overrides.pruned,
-            )
-            found = child.recipe(path, mixture)
+        for type_name, found in zip(type_names, recipes, strict=True):
             if found.error and "regular expression" in found.error:
                 raise UsageError(f"--tensor-type has no valid regular expression: {found.error}")
             if found.error and "fallback" in found.error:
@@ -101,6 +102,21 @@ def stock_recipes(
             }
             made.append(Recipe(type_name, choices, found.needs_imatrix))
     return made
+
+
+def _mixture(type_name: str, overrides: Overrides, *, has_imatrix: bool) -> Mixture:
+    def number(name: str | None) -> int | None:
+        return None if name is None else quants.type_ids()[name]
+
+    return Mixture(
+        types.FILE_TYPE_IDS[type_name],
+        tuple((pattern, quants.type_ids()[name]) for pattern, name in overrides.tensor_types),
+        number(overrides.output_type),
+        number(overrides.embedding_type),
+        is_pure=overrides.is_pure,
+        has_imatrix=has_imatrix,
+        pruned=overrides.pruned,
+    )
 
 
 def check_overrides(overrides: Overrides, source: Plan) -> None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from owm.errors import UsageError
+from owm.settings.keys import KEYS
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """An effective value and its origin: `default`, `model file`, `OWM_TEMP`, `--temp`."""
+    """An effective value and its origin: `default`, `model file`, `config.toml`, `OWM_TEMP`, `--temp`."""
 
     value: Any
     origin: str
@@ -33,23 +34,30 @@ def layer(values: Mapping[str, Any], origin: str) -> dict[str, Setting]:
     }
 
 
-def environment(kinds: Mapping[str, type], environ: Mapping[str, str] | None = None) -> dict[str, Setting]:
-    """Make the layer of `OWM_*` variables for settings of the given kinds.
+def unset() -> dict[str, Setting]:
+    """Make the weakest layer: every setting there is, without a value."""
+    return {name: Setting(None, "default") for name in KEYS}
+
+
+def environment(environ: Mapping[str, str] | None = None) -> dict[str, Setting]:
+    """Make the layer of `OWM_*` variables.
 
     Raises:
-        UsageError: a variable's text is no value of its kind.
+        UsageError: a variable's text is no value of its setting.
     """
     environ = os.environ if environ is None else environ
     found = {}
-    for name, kind in kinds.items():
+    for name, key in KEYS.items():
         variable = f"OWM_{name.upper()}"
-        text = environ.get(variable)
-        if not text:
-            continue
-        try:
-            found[name] = Setting(kind(text), variable)
-        except ValueError:
-            raise UsageError(
-                f"{variable} is not a number: {text}", hint=f"unset {variable} or give it a number"
-            ) from None
+        if text := environ.get(variable):
+            try:
+                found[name] = Setting(key.read(text, variable), variable)
+            except UsageError as error:
+                error.hint = f"unset {variable} or give it another value"
+                raise
     return found
+
+
+def rows(settings: Mapping[str, Setting]) -> list[dict[str, Any]]:
+    """Return what `--show-settings` tells of each effective value: `name`, `value`, `origin`."""
+    return [{"name": name, "value": setting.value, "origin": setting.origin} for name, setting in settings.items()]

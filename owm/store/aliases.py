@@ -9,9 +9,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from owm.errors import ModelNotFound, StoreError, UsageError
+from owm.publishing import publish_text
 from owm.store import catalog, refs
 from owm.store.download import write_error
-from owm.store.manifest import publish_text
 from owm.store.refs import ModelRef
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -29,7 +29,7 @@ from owm.errors import (
     TransferFailed,
 )
 from owm.events import Advanced, Finished, Sink, Started, Warned, ignore
-from owm.store.manifest import sync_folder
+from owm.publishing import sync_folder
 from owm.units import format_bytes
 
 if TYPE_CHECKING:

@@ -211,10 +211,10 @@ class Store:
             try:
                 freed = sum(path.stat().st_size for path in model.files if path.exists())
                 (model.folder / manifest.FILE_NAME).unlink(missing_ok=True)
-                in_hub = [
-                    p for p, f in zip(model.files, model.manifest.files, strict=True) if f.root == "hub" and p.exists()
-                ]
-                shared = {self.file_path(f) for other in self.models() if other.manifest for f in other.manifest.files}
+                kept = [(record, self.file_path(record)) for record in model.manifest.kept_files]
+                in_hub = [path for record, path in kept if record.root == "hub" and path.exists()]
+                others = [other.manifest for other in self.models() if other.manifest]
+                shared = {self.file_path(record) for other in others for record in other.kept_files}
                 in_hub = [path for path in in_hub if path not in shared]
                 if in_hub:
                     remove_hub_files(in_hub)
@@ -234,9 +234,11 @@ class Store:
         """
         if model.manifest is None:
             return
-        for number, record in enumerate(model.manifest.files):
+        for number, record in enumerate(model.manifest.kept_files):
             path = self.file_path(record)
             if not file_exists(path):
+                if record.role == "generation_config":
+                    continue  # the model is whole without it
                 raise ModelNotFound(
                     f"{self.shown_name(model)} is gone: {path} was removed by another program",
                     ref=model.name,

@@ -12,6 +12,7 @@ from types import UnionType
 from typing import Any, Literal
 
 from owm.errors import Damaged, StoreError, UsageError
+from owm.publishing import publish_text
 from owm.store import refs
 
 SCHEMA = 1
@@ -29,7 +30,7 @@ class FileRecord:
     root: Root
     size_bytes: int
     sha256: str
-    role: Literal["model", "shard"] = "model"
+    role: Literal["model", "shard", "generation_config"] = "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,18 @@ class Manifest:
     gated: bool = False
     made_from: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
+    generation_config: FileRecord | None = None  # of the repo: how its makers advise to sample
     schema: int = field(default=SCHEMA)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all files together."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def kept_files(self) -> tuple[FileRecord, ...]:
+        """The model's files, and the small one that came with them."""
+        return (*self.files, *((self.generation_config,) if self.generation_config else ()))
 
     @property
     def blanked(self) -> tuple[int, int] | None:
@@ -104,8 +111,10 @@ def parse(text: str, path: Path) -> Manifest:
             )
         raw["files"] = tuple(FileRecord(**file) for file in raw["files"])
         raw["facts"] = ModelFacts(**raw["facts"])
+        if raw.get("generation_config") is not None:
+            raw["generation_config"] = FileRecord(**raw["generation_config"])
         manifest = Manifest(**raw)
-        if schema != SCHEMA or not manifest.files or any(f.root not in ("owm", "hub") for f in manifest.files):
+        if schema != SCHEMA or not manifest.files or any(f.root not in ("owm", "hub") for f in manifest.kept_files):
             raise ValueError("unknown schema, root or no files")
         _check_types(manifest, "quality", dict | None)
         _check_types(manifest, "ref source name label created_at", str)
@@ -114,7 +123,7 @@ def parse(text: str, path: Path) -> Manifest:
         _check_types(manifest.facts, "name licence", str | None)
         _check_types(manifest.facts, "n_params n_ctx_train", int | None)
         refs.parse(manifest.ref)
-        for file in manifest.files:
+        for file in manifest.kept_files:
             _check_types(file, "path sha256", str)
             _check_types(file, "size_bytes", int)
             if (
@@ -141,29 +150,3 @@ def _check_types(record: Manifest | FileRecord | ModelFacts, names: str, kind: t
 def write(manifest: Manifest, folder: Path) -> None:
     """Publish a manifest in its folder in one step: a reader sees the old one, the new one or none."""
     publish_text(folder / FILE_NAME, dump(manifest))
-
-
-def publish_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader, a crash or a power cut finds either the old or the new content."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the platform can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

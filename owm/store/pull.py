@@ -33,6 +33,9 @@ from owm.store.space import check_space
 FALLBACK_SECONDS = 4.0  # to reach a source when there is another to fall back to
 PATIENT_SECONDS = 10.0  # to reach the only source there is
 
+GENERATION_CONFIG = "generation_config.json"
+MAX_CONFIG_BYTES = 1 << 16
+
 _PUBLISHED_SO = "it was published so, nothing was kept; take another file or repo"
 
 Inspect = Callable[[Path], ModelFacts]
@@ -198,6 +201,7 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
             )
             for index, item in enumerate(fetched)
         )
+        generation_config = _fetch_generation_config(plan, store, sink)
         label = plan.variant.label
         if plan.size_bytes is None and len(fetched) == 1:
             label = quants.label_of(fetched[0].path.name) or label
@@ -214,6 +218,7 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
             facts=ModelFacts(facts[0].architecture, facts[0].name, total, facts[0].n_ctx_train, facts[0].licence),
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             gated=plan.offer.gated,
+            generation_config=generation_config,
         )
         try:
             manifest.write(made, plan.folder)
@@ -223,6 +228,21 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
     if stored is None:
         raise Damaged(f"{plan.name} disappeared while it was being stored", hint="run the same command again")
     return stored
+
+
+def _fetch_generation_config(plan: PullPlan, store: Store, sink: Sink) -> FileRecord | None:
+    """Bring the repo's advice on sampling along if it has any; a model without it is whole, so nothing is raised."""
+    listed = [file for file in plan.offer.files if file.path == GENERATION_CONFIG]
+    if plan.offer.source != "hub" or not listed:
+        return None
+    try:
+        if not 0 < (listed[0].size_bytes or 0) <= MAX_CONFIG_BYTES:
+            raise Damaged(f"its size cannot be right: {listed[0].size_bytes} bytes")
+        item = plan.source.fetch(plan.offer, listed, plan.folder, check=lambda path, name: None, sink=ignore)[0]
+    except OwmError as problem:
+        sink(Warned("pull", f"{GENERATION_CONFIG} of {plan.offer.name} is left out: {problem}"))
+        return None
+    return FileRecord(*_root_of(item.path, store), item.size_bytes, item.sha256, role="generation_config")
 
 
 def _already_here(plan: PullPlan, store: Store) -> StoredModel | None:

@@ -15,7 +15,7 @@ from support.run import environment, finish, run, start
 from support.terminal import Terminal
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
 
-JSON_KEYS = {"model", "quant", "text", "finish_reason", "usage", "timings", "sampling", "context"}
+JSON_KEYS = {"model", "quant", "text", "reasoning", "finish_reason", "usage", "timings", "sampling", "context"}
 FEW = ["--max-tokens", "5", "--temp", "0"]
 
 
@@ -43,7 +43,7 @@ def test_the_json_object_has_the_keys_that_programs_rely_on(model: str) -> None:
     done = run(["-m", "owm", "run", model, "the tin", "--max-tokens", "5", "--seed", "7", "--json"]).json
     assert set(done) == JSON_KEYS
     assert done["finish_reason"] in ("length", "stop")
-    assert set(done["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+    assert set(done["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens", "reasoning_tokens"}
     assert set(done["timings"]) == {
         "load_seconds", "ttft_seconds", "decode_seconds", "prompt_per_second", "decode_per_second", "peak_memory_bytes",
     }  # fmt: skip

@@ -43,7 +43,7 @@ def test_screen(
     if "tiny" in SCREENS[name]:
         write_tiny_checkpoint(tmp_path / "tiny")
         monkeypatch.chdir(tmp_path)
-    with Terminal(SCREENS[name], columns=columns, rows=90) as terminal:
+    with Terminal(SCREENS[name], columns=columns, rows=200) as terminal:
         terminal.wait_for_end()
         screen = terminal.text() + "\n"
     path = Path(__file__).parent / "screens" / f"{name}-{columns}.txt"

@@ -5,7 +5,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from owm.paths import hub_cache, owm_home
+from owm.paths import config_home, hub_cache, owm_home
 from support.run import run
 
 CACHE_VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
@@ -65,3 +65,8 @@ def test_the_environment_of_the_process_is_meant_where_none_is_given(
     monkeypatch.setenv("HF_HUB_CACHE", "")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     assert hub_cache() == tmp_path / "hf" / "hub"
+
+
+def test_settings_lie_in_the_home_or_the_users_config_folder(tmp_path: Path) -> None:
+    assert config_home({"OWM_HOME": str(tmp_path)}) == tmp_path
+    assert config_home({}) == Path(platformdirs.user_config_dir("owm", appauthor=False))

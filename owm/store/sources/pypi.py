@@ -25,10 +25,10 @@ from owm.errors import (
     TransferFailed,
 )
 from owm.events import Advanced, Finished, Sink, Started
+from owm.publishing import sync_folder
 from owm.store import catalog, quants
 from owm.store.digest import sha256_of
 from owm.store.download import write_error
-from owm.store.manifest import sync_folder
 from owm.store.names import check_repo_path, safe_gguf_name
 from owm.store.refs import ModelRef
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile

@@ -34,6 +34,18 @@ def test_a_resumed_stage_counts_its_rate_from_where_it_resumed(capsys: pytest.Ca
     assert "1.00 MiB/s" in capsys.readouterr().err
 
 
+def test_each_part_has_a_line_and_no_rate_that_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    log = _Log(Output(), clock=_clock([0.0, 0.0, 2.0, 4.0]))
+    log.take(Started("reading the parts", 4, "parts"))
+    log.take(Advanced("reading the parts", 0))
+    log.take(Advanced("reading the parts", 1, "part 2 of 4"))
+    log.take(Advanced("reading the parts", 2, "part 1 of 4"))
+    assert capsys.readouterr().err.splitlines() == [
+        "reading the parts: 25% of 4 parts, 6.0 s left",
+        "reading the parts: 50% of 4 parts, 4.0 s left",
+    ]
+
+
 def test_a_quick_stage_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(Output()) as sink:
         sink(Started("m", 10, "bytes"))

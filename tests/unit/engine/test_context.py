@@ -45,7 +45,7 @@ def test_the_kv_cache_of_a_token_is_two_rows_of_f16_in_every_layer(header: Heade
         (8000, None, None, ContextSize(10048)),
         (100, None, 300, ContextSize(300)),
         (100, 50, 4096, ContextSize(4096)),
-        (100, 40000, None, ContextSize(32768, "model")),
+        (100, 32668, None, ContextSize(32768)),
         (100, None, 99999, ContextSize(32768, "model")),
         (31000, None, None, ContextSize(32768, "model")),
     ],
@@ -76,6 +76,51 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_both_counts(
     assert (caught.value.n_prompt, caught.value.n_ctx) == (n_prompt, holds)
     assert str(n_prompt) in str(caught.value)
     assert str(holds) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("n_prompt", "max_tokens", "asked", "message"),
+    [
+        (100, 40000, None, "the prompt has 100 tokens and its answer may have 40000, the model's context holds 32768"),
+        (100, 32669, None, "the model's context holds 32768"),
+        (100, 100, 199, "the prompt has 100 tokens and its answer may have 100, the asked-for context holds 199"),
+    ],
+)
+def test_an_answer_that_was_promised_room_has_it_or_nothing_runs(
+    header: Header, n_prompt: int, max_tokens: int, asked: int | None, message: str
+) -> None:
+    with pytest.raises(PromptTooLong, match=message) as caught:
+        choose(header, n_prompt, max_tokens, asked)
+    assert "`--max-tokens`" in str(caught.value.hint)
+    assert ("`--ctx-size`" in str(caught.value.hint)) == (asked is not None)
+
+
+def test_a_promised_answer_counts_in_memory_too(header: Header) -> None:
+    room = 1000 * context.kv_bytes_per_token(header)
+    memory = int((GIB + context.COMPUTE_BYTES + room) / context.MEMORY_SHARE) + 1
+    assert choose(header, 100, 900, memory=memory) == ContextSize(1000)
+    with pytest.raises(NotEnoughMemory, match="the prompt's 100 tokens and 901 of the answer need"):
+        choose(header, 100, 901, memory=memory)
+
+
+def test_the_ceiling_is_the_smallest_limit(header: Header) -> None:
+    def top(asked: int | None, n_memory: int) -> tuple[int, str]:
+        memory = int((GIB + context.COMPUTE_BYTES + n_memory * context.kv_bytes_per_token(header)) / 0.9) + 1
+        found = context.ceiling(header, asked=asked, weights_bytes=GIB, memory_bytes=memory)
+        return found.n_ctx, found.limit
+
+    assert top(None, 50000) == (32768, "model")
+    assert top(99999, 50000) == (32768, "model")
+    assert top(1000, 50000) == (1000, "asked")
+    assert top(1000, 999) == (999, "memory")
+    assert top(None, 0) == (0, "memory")
+
+
+@pytest.mark.parametrize(
+    ("n_ctx", "max_tokens", "room"), [(32768, None, 2048), (4096, None, 1024), (4096, 4000, 4000), (0, None, 0)]
+)
+def test_an_open_answer_keeps_a_quarter_at_most(n_ctx: int, max_tokens: int | None, room: int) -> None:
+    assert context.Ceiling(n_ctx, "model").room_for_answer(max_tokens) == room
 
 
 @pytest.mark.parametrize(("max_tokens", "asked"), [(0, None), (-1, None), (None, 0), (5, -8)])

@@ -10,7 +10,7 @@ from owm.engine.model import Model
 from owm.engine.sampling import Sampling
 from owm.engine.scheduler import FinishReason
 from owm.errors import EngineError, MalformedFile, TemplateError, Unsupported, UsageError
-from owm.library import answer
+from owm.library.answering import answer
 from support.tiny_gguf import CHATML, write_tiny_gguf
 
 REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
@@ -73,7 +73,7 @@ def test_a_closed_model_is_an_error_and_no_crash(tmp_path: Path) -> None:
 
 def test_leaving_an_answer_cancels_it(tmp_path: Path) -> None:
     with Model([write_tiny_gguf(tmp_path / "tiny.gguf")]) as model:
-        for _ in answer(model, "the tin", max_tokens=500):
+        for _ in answer(model, "the tin", max_tokens=400):
             break
 
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owm.engine.sampling import KINDS, MAX_SEED, Sampling, resolve
+from owm.engine.sampling import SAMPLING_KEYS, Sampling, resolve
 from owm.errors import UsageError
 from owm.formats.gguf import Header, LongArray, Value
+from owm.settings.keys import KEYS, MAX_SEED
+from owm.settings.layers import Setting, layer
 
 RANGES: dict[str, tuple[float, float]] = {
     "temp": (0, 100),
@@ -39,15 +41,28 @@ def test_the_defaults_are_those_of_llama_cpp() -> None:
         "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": None, "ignore_eos": False,
     }  # fmt: skip
     assert {setting.origin for setting in origins.values()} == {"default"}
+    assert set(SAMPLING_KEYS) == set(RANGES)
+
+
+def test_every_setting_is_told_of_also_one_that_nobody_has_set() -> None:
+    _, settings = resolve(None, {"threads": 2})
+    assert {*KEYS, "ignore_eos"} == set(settings)
+    assert settings["threads"] == Setting(2, "--threads")
+    for name in ("seed", "ctx_size", "max_tokens", "gpu_layers", "system", "think", "effort"):
+        assert settings[name] == Setting(None, "default")
 
 
 @pytest.mark.parametrize("name", RANGES)
 def test_a_value_is_taken_up_to_its_bounds_and_not_beyond(name: str) -> None:
     low, high = RANGES[name]
-    step = 1 if KINDS[name] is int else 1e-9
+    step = 1 if KEYS[name].kind is int else 1e-9
     for value in (low, high):
         assert getattr(Sampling(**{name: value}), name) == value
-    for value in (low - step, high + step * 10**6, *([] if KINDS[name] is int else [math.inf, -math.inf, math.nan])):
+    for value in (
+        low - step,
+        high + step * 10**6,
+        *([] if KEYS[name].kind is int else [math.inf, -math.inf, math.nan]),
+    ):
         with pytest.raises(UsageError, match=f"^--{name.replace('_', '-')} must be between {low} and {high}: "):
             Sampling(**{name: value})
 
@@ -58,26 +73,39 @@ def test_a_number_beyond_every_float_is_refused_too() -> None:
 
 
 def test_each_layer_overrides_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = header(temp=0.6, top_k=20, top_p=0.5, penalty_repeat=1.1, penalty_last_n=-1)
-    monkeypatch.setenv("OWM_TOP_K", "30")
-    monkeypatch.setenv("OWM_TOP_P", "0.7")
-    monkeypatch.setenv("OWM_SEED", "7")
-    sampling, origins = resolve(file, {"top_p": 0.9, "min_p": 0.0, "temp": None, "ignore_eos": True})
-    assert sampling == Sampling(
-        temp=0.6, top_k=30, top_p=0.9, min_p=0.0, repeat_penalty=1.1, repeat_last_n=-1, seed=7, ignore_eos=True
-    )
-    assert {name: setting.origin for name, setting in origins.items()} == {
-        "temp": "model file",
+    order = [
+        "temp", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n", "presence_penalty", "frequency_penalty",
+    ]  # fmt: skip
+    # Each layer sets one setting fewer than the one before it, so that every layer has one that holds.
+    family = dict.fromkeys(order[:7], 1)
+    file = header(temp=2, top_k=2, top_p=0.2, min_p=0.2, penalty_repeat=2, penalty_last_n=2)
+    advised = {"temp": 3, "top_k": 3, "top_p": 0.3, "min_p": 0.3, "repeat_penalty": 3}
+    everywhere = {"temp": 4, "top_k": 4, "top_p": 0.4, "min_p": 0.4}
+    of_model = {"temp": 5, "top_k": 5, "top_p": 0.5}
+    config = [layer(everywhere, "config.toml"), layer(of_model, "config.toml [m]")]
+    monkeypatch.setenv("OWM_TEMP", "6")
+    monkeypatch.setenv("OWM_TOP_K", "6")
+    sampling, origins = resolve(file, {"temp": 7.0, "top_k": None}, family=family, advised=advised, config=config)
+    assert {name: origins[name].origin for name in order} == {
+        "temp": "--temp",
         "top_k": "OWM_TOP_K",
-        "top_p": "--top-p",
-        "min_p": "--min-p",
-        "repeat_penalty": "model file",
+        "top_p": "config.toml [m]",
+        "min_p": "config.toml",
+        "repeat_penalty": "generation_config.json",
         "repeat_last_n": "model file",
-        "presence_penalty": "default",
+        "presence_penalty": "model family",
         "frequency_penalty": "default",
-        "seed": "OWM_SEED",
-        "ignore_eos": "--ignore-eos",
     }
+    assert sampling == Sampling(
+        temp=7, top_k=6, top_p=0.5, min_p=0.4, repeat_penalty=3, repeat_last_n=2, presence_penalty=1
+    )
+    assert origins["ignore_eos"] == Setting(False, "default")
+    assert resolve(file, {"ignore_eos": True})[1]["ignore_eos"] == Setting(True, "--ignore-eos")
+
+
+def test_a_value_of_the_config_file_is_checked_by_its_origin() -> None:
+    with pytest.raises(UsageError, match=r"^config.toml \[m\] must be between 0 and 100: 500$"):
+        resolve(None, {}, config=[{"temp": Setting(500, "config.toml [m]")}])
 
 
 @pytest.mark.parametrize("variable", ["OWM_TEMP", "OWM_TOP_K", "OWM_REPEAT_LAST_N", "OWM_PRESENCE_PENALTY", "OWM_SEED"])
@@ -141,7 +169,7 @@ def test_whatever_a_file_says_the_settings_are_valid(metadata: dict[str, Any]) -
     sampling, _ = resolve(header(**metadata), {})
     for name, (low, high) in RANGES.items():
         value = getattr(sampling, name)
-        assert value is None or (low <= value <= high and type(value) is KINDS[name])
+        assert value is None or (low <= value <= high and type(value) is KEYS[name].kind)
 
 
 def test_a_seed_is_drawn_once_and_kept() -> None:

@@ -1,17 +1,22 @@
 """The scheduler over a real llama.cpp context: slots, chunks of prefill, ends, cancelling, repeatable seeds."""
 
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from owm.engine.generate import Generation
+from owm.engine.generate import Generation, decoded
 from owm.engine.model import Model
 from owm.engine.sampling import Sampling
 from owm.engine.scheduler import Chunk, FinishReason, Request, Scheduler
-from owm.errors import EngineError
+from owm.errors import EngineError, UsageError
 from support.tiny_gguf import write_tiny_gguf
+from support.tiny_recurrent import write_tiny_hybrid, write_tiny_mamba
 
 GREEDY = Sampling(temp=0, ignore_eos=True)
+RANDOM = Sampling(temp=1, top_k=0, top_p=1.0, min_p=0.0, seed=7, ignore_eos=True)
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +172,137 @@ def test_leaving_the_iteration_stops_the_decoding_thread(model: Model) -> None:
 def test_a_prompt_that_cannot_fit_is_never_queued(model: Model, n_tokens: int) -> None:
     with model.scheduler(128) as scheduler, pytest.raises(EngineError, match="does not fit"):
         scheduler.submit(Request([1] * n_tokens, GREEDY))
+
+
+# -- drafts ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [write_tiny_gguf, write_tiny_mamba, write_tiny_hybrid])
+def test_drafts_are_what_their_seeds_draw_alone(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    """Also where the prompt is a state, of which each draft needs its own copy."""
+    with Model([write(tmp_path / "tiny.gguf")], n_gpu_layers=0) as model:
+        prompt = model.tokenize("the tin on a ") * 4
+        alone = []
+        for seed in range(7, 11):
+            with model.scheduler(len(prompt) + 20, n_threads=1) as scheduler:
+                sampling = Sampling(temp=1, top_k=0, top_p=1.0, min_p=0.0, seed=seed, ignore_eos=True)
+                request_id = scheduler.submit(Request(prompt, sampling, max_tokens=20))
+                alone.append(_tokens(_run(scheduler)[request_id]))
+        with model.scheduler(len(prompt) + 20, n_sequences=4, n_shared=len(prompt), n_threads=1) as scheduler:
+            for _ in range(2):  # and once more in slots that were used
+                ids = scheduler.submit_drafts(Request(prompt, RANDOM, max_tokens=20), 4)
+                chunks = _run(scheduler)
+                assert [_tokens(chunks[request_id]) for request_id in ids] == alone
+    assert len(set(map(tuple, alone))) == 4
+
+
+def test_drafts_read_their_prompt_once_in_chunks(model: Model) -> None:
+    prompt = (model.tokenize("the tin on a ") * 1000)[:3000]
+    with model.scheduler(3010, n_sequences=8, n_shared=3000, n_threads=1) as scheduler:
+        ids = scheduler.submit_drafts(Request(prompt, RANDOM, max_tokens=3), 8)
+        assert scheduler.step() == []
+        first = scheduler.step()
+        assert [chunk.request_id for chunk in first] == ids, "all of them draw from the prompt's logits"
+        assert {request_id: len(chunks) for request_id, chunks in _run(scheduler).items()} == dict.fromkeys(ids, 2)
+
+
+def test_drafts_wait_until_there_are_slots_for_all(model: Model) -> None:
+    prompt = model.tokenize("the tin")
+    with model.scheduler(64, n_sequences=3, n_shared=1, n_threads=1) as scheduler:
+        long = scheduler.submit(Request(prompt, GREEDY, max_tokens=9))
+        short = scheduler.submit(Request(prompt, GREEDY, max_tokens=2))
+        drafts = scheduler.submit_drafts(Request(prompt, RANDOM, max_tokens=2), 3)
+        after = scheduler.submit(Request(prompt, GREEDY, max_tokens=2))
+        order = []
+        while not scheduler.is_idle:
+            order += [chunk.request_id for chunk in scheduler.step() if chunk.finish_reason]
+    assert order == [short, long, *drafts, after]
+
+
+def test_a_draft_that_ends_gives_its_slot_to_the_next_at_once(model: Model) -> None:
+    prompt = model.tokenize("the tin")
+    with model.scheduler(64, n_sequences=2, n_shared=1, n_threads=1) as scheduler:
+        whole = scheduler.submit(Request(prompt, RANDOM, max_tokens=12))
+        text = "".join(chunk.text for chunk in _run(scheduler)[whole])
+        stop = text[3:5]
+        drafts = scheduler.submit_drafts(Request(prompt, RANDOM, max_tokens=12, stops=(stop,)), 2)
+        waiting = scheduler.submit(Request(prompt, GREEDY, max_tokens=1))
+        order = []
+        while not scheduler.is_idle:
+            order += [chunk.request_id for chunk in scheduler.step() if chunk.finish_reason]
+    assert order == [drafts[0], waiting, drafts[1]]
+
+
+def test_drafts_end_together_when_they_are_cancelled(model: Model) -> None:
+    with model.scheduler(512, n_sequences=4, n_shared=1, n_threads=1) as scheduler:
+        ids = scheduler.submit_drafts(Request(model.tokenize("the tin"), GREEDY), 4)
+        scheduler.submit_drafts(Request(model.tokenize("the"), GREEDY), 2)
+        scheduler.step()
+        scheduler.cancel()
+        chunks = _run(scheduler)
+    assert all(each[-1].finish_reason is FinishReason.CANCELLED for each in chunks.values())
+    assert sorted(chunks) == [*ids, ids[-1] + 1, ids[-1] + 2]
+
+
+def test_drafts_need_sequences_that_share(model: Model) -> None:
+    prompt = model.tokenize("the")
+    with (
+        model.scheduler(64, n_sequences=2, n_threads=1) as scheduler,
+        pytest.raises(EngineError, match="share a cache"),
+    ):
+        scheduler.submit_drafts(Request(prompt, GREEDY), 2)
+    with (
+        model.scheduler(64, n_sequences=2, n_shared=1, n_threads=1) as scheduler,
+        pytest.raises(EngineError, match="3 drafts"),
+    ):
+        scheduler.submit_drafts(Request(prompt, GREEDY), 3)
+    with model.scheduler(64, n_threads=1) as scheduler:
+        (only,) = scheduler.submit_drafts(Request(prompt, GREEDY, max_tokens=1), 1)
+        assert list(_run(scheduler)) == [only]
+
+
+def test_seeds_of_drafts_stay_in_their_range(model: Model) -> None:
+    def draw(seed: int, n: int) -> list[int | None]:
+        with model.scheduler(64, n_sequences=n, n_shared=2, n_threads=1) as scheduler:
+            sampling = Sampling(temp=2, top_k=0, top_p=1.0, min_p=0.0, seed=seed, ignore_eos=True)
+            ids = scheduler.submit_drafts(Request(model.tokenize("the"), sampling, max_tokens=8), n)
+            return _tokens(_run(scheduler)[ids[-1]])
+
+    assert draw(0xFFFFFFFF, 2) == draw(0, 1)
+
+
+@pytest.mark.parametrize("n_sequences", [0, -1, 257])
+def test_there_is_a_bound_on_drafts(model: Model, n_sequences: int) -> None:
+    with (
+        pytest.raises(UsageError, match="--drafts must be between 1 and 256"),
+        model.scheduler(64, n_sequences=n_sequences),
+    ):
+        pass
+
+
+# -- other work --------------------------------------------------------------------------------------------------------
+
+
+def test_a_context_is_lent_only_when_nothing_runs(model: Model) -> None:
+    with model.scheduler(64, n_threads=1) as scheduler:
+        scheduler.submit(Request(model.tokenize("the"), GREEDY, max_tokens=1))
+        with pytest.raises(EngineError, match="at work"), scheduler.borrow():
+            pass
+        _run(scheduler)
+        with scheduler.borrow() as context:
+            assert context.n_sequences == 1
+    with pytest.raises(EngineError, match="closed"), scheduler.borrow():
+        pass
+
+
+def test_whoever_stops_waiting_cancels_the_work() -> None:
+    cancelled = threading.Event()
+
+    def work() -> bool:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return cancelled.wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        decoded(work, cancelled.set)
+    assert cancelled.is_set()
+    assert decoded(lambda: 5, cancelled.set) == 5

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from owm.errors import Damaged, OwmError, StoreError
-from owm.store.manifest import FILE_NAME, SCHEMA, FileRecord, Manifest, ModelFacts, dump, parse, publish_text, write
+from owm.publishing import publish_text
+from owm.store.manifest import FILE_NAME, SCHEMA, FileRecord, Manifest, ModelFacts, dump, parse, write
 
 WHERE = Path("/store/models/hub/o/r/manifest.json")
 GOOD = Manifest(
@@ -133,3 +134,20 @@ def test_a_failed_publication_leaves_the_old_content(tmp_path: Path) -> None:
         publish_text(tmp_path / FILE_NAME, "\ud800")
     assert parse((tmp_path / FILE_NAME).read_text("utf-8"), WHERE) == GOOD
     assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+def test_a_generation_config_is_read_back_and_held_to_the_same_rules() -> None:
+    record = FileRecord("models--o--r/snapshots/a/generation_config.json", "hub", 5, "2" * 64, role="generation_config")
+    made = replace(GOOD, generation_config=record)
+    assert parse(dump(made), WHERE) == made
+    assert made.kept_files == (*GOOD.files, record)
+    assert made.size_bytes == GOOD.size_bytes
+    for wrong in ({"path": "../x"}, {"path": "/x"}, {"root": "tmp"}, {"sha256": "2"}, {"size_bytes": -1}, {"path": 1}):
+        with pytest.raises(Damaged):
+            parse(changed(generation_config={**asdict(record), **wrong}), WHERE)
+
+
+def test_a_manifest_of_before_there_were_generation_configs_is_read() -> None:
+    old = json.loads(dump(GOOD))
+    del old["generation_config"]
+    assert parse(json.dumps(old), WHERE) == GOOD

@@ -1,0 +1,204 @@
+"""Answering what is asked, with all that can be wished of an answer: its shape, thought, length and number."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from owm.engine import context, mapreduce, overflow
+from owm.engine.asked import Asked
+from owm.engine.generate import Generation
+from owm.engine.overflow import Fitted, Mode
+from owm.engine.request import Request
+from owm.engine.sampling import Sampling
+from owm.engine.template import Thinking
+from owm.errors import UsageError
+from owm.events import Sink, ignore
+from owm.hardware import probe
+
+if TYPE_CHECKING:
+    from owm.engine.constrain import Constraint
+    from owm.engine.model import Model, Prompt
+    from owm.engine.request import Chunk
+    from owm.engine.scoring import ChoiceScore
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What is wished of an answer, beside what is asked.
+
+    Attributes:
+        max_tokens: of thought and answer together, None for an open end.
+        n_ctx: tokens in the context, None for what prompt and answer need.
+        overflow: what to do where the prompt does not fit.
+        is_raw: the prompt is sent without a chat template.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    n_ctx: int | None = None
+    n_threads: int | None = None
+    stops: tuple[str, ...] = ()
+    constraint: "Constraint | None" = None
+    answer_prefix: str = ""
+    n_logprobs: int = 0
+    thinking: Thinking = field(default_factory=Thinking)
+    think_budget: int | None = None
+    overflow: Mode = "error"
+    is_raw: bool = False
+
+    def prompt(self, model: "Model", messages: Sequence[Mapping[str, Any]]) -> "Prompt":
+        """Make the prompt of a conversation.
+
+        Raises:
+            TemplateError: the model's template fails.
+        """
+        if self.is_raw:
+            return model.raw_prompt("\n\n".join(str(message["content"]) for message in messages))
+        is_shaped = self.constraint is not None or bool(self.answer_prefix)
+        return model.chat_prompt(messages, thinking=self.thinking, is_shaped=is_shaped)
+
+    def request(self, prompt: "Prompt") -> Request:
+        """Make the request of a prompt."""
+        return Request(
+            prompt.tokens,
+            self.sampling,
+            self.max_tokens,
+            self.stops,
+            constraint=self.constraint,
+            reasoning=prompt.reasoning,
+            thinks_at_start=prompt.thinks_at_start,
+            think_budget=self.think_budget,
+            answer_prefix=self.answer_prefix,
+            n_logprobs=self.n_logprobs,
+        )
+
+    def without_shape(self) -> "Wishes":
+        """Leave the answer free: what it begins with, has to be, and ends before."""
+        return replace(self, constraint=None, answer_prefix="", n_logprobs=0, stops=())
+
+
+def fit(model: "Model", asked: Asked, wishes: Wishes, *, n_drafts: int = 1) -> Fitted:
+    """Make the prompt and choose its context; see `owm.engine.overflow.fit_prompt`.
+
+    Raises:
+        PromptTooLong, NotEnoughMemory, TemplateError: it cannot be.
+    """
+    prefix = len(model.native.continuation(wishes.answer_prefix)) if wishes.answer_prefix else 0
+    length = None if wishes.max_tokens is None else wishes.max_tokens + prefix
+    fitted = overflow.fit_prompt(
+        model,
+        asked,
+        mode=wishes.overflow,
+        max_tokens=length,
+        asked_ctx=wishes.n_ctx,
+        render=lambda messages: wishes.prompt(model, messages),
+    )
+    if n_drafts == 1:
+        return fitted
+    # Every draft has an end of its own in the cache: all of them have to fit memory.
+    n_prompt = len(fitted.prompt.tokens)
+    size = context.choose_for_drafts(
+        model.header,
+        fitted.size,
+        n_prompt=n_prompt,
+        n_drafts=n_drafts,
+        max_tokens=length,
+        asked=wishes.n_ctx,
+        weights_bytes=model.weights_bytes,
+        memory_bytes=probe.memory().total,
+    )
+    return replace(fitted, size=size)
+
+
+@contextmanager
+def generation(
+    model: "Model", fitted: Fitted, wishes: Wishes, *, n_drafts: int = 1
+) -> Iterator[tuple[Generation, list[int]]]:
+    """Begin `n_drafts` answers to one prompt, which is read once; yields their chunks, and their ids in order.
+
+    Raises:
+        EngineError: llama.cpp failed.
+        UsageError: the constraint cannot be met by this model's tokens.
+    """
+    n_shared = len(fitted.prompt.tokens) if n_drafts > 1 else 0
+    with model.scheduler(
+        fitted.size.n_ctx, n_sequences=n_drafts, n_shared=n_shared, n_threads=wishes.n_threads
+    ) as scheduler:
+        request = wishes.request(fitted.prompt)
+        ids = scheduler.submit_drafts(request, n_drafts) if n_drafts > 1 else [scheduler.submit(request)]
+        yield Generation(scheduler), ids
+
+
+def plan_parts(model: "Model", asked: Asked, instruction: str, wishes: Wishes) -> mapreduce.Plan:
+    """Plan to read the material in parts, each answered with `instruction`; see `owm.engine.mapreduce.plan`.
+
+    Raises:
+        UsageError, PromptTooLong, NotEnoughMemory: as that does.
+    """
+    plain = wishes.without_shape()
+    return mapreduce.plan(
+        model,
+        asked,
+        instruction,
+        render=lambda messages: plain.prompt(model, messages),
+        asked_ctx=wishes.n_ctx,
+    )
+
+
+def read_parts(model: "Model", plan: mapreduce.Plan, wishes: Wishes, *, sink: Sink = ignore) -> mapreduce.Reduced:
+    """Answer the parts, freely: the wished shape is for the last answer. See `owm.engine.mapreduce.execute`."""
+    plain = wishes.without_shape()
+    return mapreduce.execute(
+        model,
+        plan,
+        request=lambda prompt, n_answer: replace(plain, max_tokens=n_answer).request(prompt),
+        render=lambda messages: plain.prompt(model, messages),
+        max_tokens=wishes.max_tokens,
+        asked_ctx=wishes.n_ctx,
+        n_threads=wishes.n_threads,
+        sink=sink,
+    )
+
+
+def choose(model: "Model", prompt: Sequence[int], labels: Sequence[str], wishes: Wishes) -> "list[ChoiceScore]":
+    """Score labels as answers to a prompt (after its thought, if there is one); see `owm.engine.scoring`."""
+    from owm.engine.scoring import score_choices
+
+    return score_choices(model, prompt, labels, n_ctx=wishes.n_ctx, n_threads=wishes.n_threads)
+
+
+def answer(
+    model: "Model",
+    prompt: "str | Sequence[Mapping[str, Any]]",
+    *,
+    system: str | None = None,
+    sampling: Sampling | None = None,
+    max_tokens: int | None = None,
+    stops: str | Sequence[str] = (),
+    n_ctx: int | None = None,
+    wishes: Wishes | None = None,
+) -> "Iterator[Chunk]":
+    """Answer a prompt, or a list of turns; the last chunk has the finish reason and the timings.
+
+    Leaving the iteration cancels it. All other wishes (a constraint, logprobs, thinking, …) are in `wishes`, over which
+    the other arguments go where they are given.
+
+    Raises:
+        PromptTooLong, NotEnoughMemory, TemplateError, EngineError.
+        UsageError: the wishes contradict each other.
+    """
+    wishes = wishes or Wishes()
+    changes: dict[str, Any] = {"sampling": sampling, "max_tokens": max_tokens, "n_ctx": n_ctx}
+    wishes = replace(wishes, **{name: value for name, value in changes.items() if value is not None})
+    if stops:
+        wishes = replace(wishes, stops=(stops,) if isinstance(stops, str) else tuple(stops))
+    turns: tuple[Mapping[str, Any], ...] = ({"role": "system", "content": system},) if system else ()
+    if isinstance(prompt, str):
+        asked = Asked(instruction=prompt, turns=turns)
+    else:
+        asked = Asked(turns=(*turns, *prompt))
+    if not asked.messages:
+        raise UsageError("there is nothing to answer")
+    with generation(model, fit(model, asked, wishes), wishes) as (chunks, _):
+        yield from chunks
