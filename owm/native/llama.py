@@ -11,13 +11,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import llama_cpp as c
 import numpy as np
 
 from owm.errors import EngineError, NotEnoughMemory, Unsupported
+from owm.native.binding import llama as c
 
 if TYPE_CHECKING:
     from owm.native.adapters import Adapters
@@ -29,12 +30,10 @@ _CONTINUATION = 5
 _libc = ctypes.CDLL(None) if sys.platform != "win32" else ctypes.cdll.msvcrt
 
 # The binding returns a typed pointer, which costs a new object for each token; the bare address does not.
-_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
-    ("llama_get_logits_ith", c.llama_cpp._lib)
-)
+_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(("llama_get_logits_ith", c._lib))
 
 # Asked for every token of a vocabulary: without a wrapper, and without letting go of the interpreter lock each time.
-_is_end = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32)(("llama_vocab_is_eog", c.llama_cpp._lib))
+_is_end = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_int32)(("llama_vocab_is_eog", c._lib))
 
 _log_lines: deque[str] = deque(maxlen=200)
 _log: Callable[[str], None] | None = None
@@ -70,7 +69,7 @@ def start(log: Callable[[str], None] | None = None) -> None:
 
 def library_build() -> str:
     """Name the build whose binary formats (KV snapshots) belong together."""
-    return f"llama-cpp-python {c.__version__}"
+    return f"llama-cpp-python {version('llama-cpp-python')}"
 
 
 def system_info() -> str:
