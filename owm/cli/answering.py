@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from owm.cli.output import talk
 from owm.cli.terminal import is_terminal, visible
 from owm.engine.request import Timings
 from owm.units import format_bytes, format_rate, format_seconds
@@ -52,7 +53,7 @@ class Answer:
     @property
     def never_answered(self) -> bool:
         """It thought until there was no room left."""
-        return self.finish_reason == "length" and bool(self.reasoning) and not self.text
+        return self.finish_reason == "length" and not self.text
 
     def usage(self) -> dict[str, int]:
         """Token counts, under the names that other programs know."""
@@ -133,7 +134,7 @@ class Screen:
         """End the line of an answer, or of a thought that had none."""
         if self._is_in_thought and self._thoughts is not None:
             self.end_line(self._thoughts)
-        if self._answers or self._thoughts is sys.stdout:
+        if id(sys.stdout) in self._last:
             self.end_line(sys.stdout)
         self._is_in_thought = False
         self._last.clear()
@@ -145,8 +146,11 @@ class Screen:
             self._write(stream, more, "\n")
 
     def _write(self, stream: TextIO, text: str, last: str) -> None:
-        stream.write(text)
-        stream.flush()
+        if stream is sys.stderr:
+            talk(text)
+        else:
+            stream.write(text)
+            stream.flush()
         self._last[id(stream)] = last
 
 
@@ -186,7 +190,7 @@ def consume_thought(generation: "Generation", answer: Answer, screen: Screen | N
     tokens: list[int] = []
     try:
         for chunk in generation:
-            if chunk.text and chunk.finish_reason != "cancelled":
+            if chunk.is_answer and chunk.finish_reason != "cancelled":
                 break
             answer.take(chunk)
             if screen is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from owm.cli import failures
 from owm.cli.terminal import is_terminal, one_line
+from owm.errors import OwmError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,12 @@ class Output:
         """Write a result: as JSON if that was asked for, else `lines`."""
         if self.as_json:
             # On a terminal everything but ASCII is escaped: what came from strangers must not steer it.
-            sys.stdout.write(json.dumps(value, ensure_ascii=is_terminal(sys.stdout), indent=2) + "\n")
+            try:
+                text = json.dumps(value, ensure_ascii=is_terminal(sys.stdout), indent=2, allow_nan=False)
+            except ValueError:
+                raise OwmError("the result has a value that is no number, which JSON cannot say") from None
+            # A name on disk may hold bytes that are no text: they are written as JSON's own escapes.
+            sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
             return
         for line in lines or ():
             sys.stdout.write((one_line(line) if is_terminal(sys.stdout) else line) + "\n")
@@ -47,8 +53,7 @@ class Output:
     def note(self, message: str) -> None:
         """Say something on stderr, unless `--quiet`."""
         if not self.quiet:
-            sys.stderr.write(one_line(message) + "\n")
-            sys.stderr.flush()
+            talk(one_line(message) + "\n")
 
     def detail(self, message: str) -> None:
         """Say something on stderr with `--verbose` only."""
@@ -58,6 +63,15 @@ class Output:
     def warn(self, message: str) -> None:
         """Say on stderr what the user must know; `--quiet` does not hide it."""
         failures.say("warning", message)
+
+
+def talk(text: str) -> None:
+    """Write to stderr; a reader of it that has left, or a full disk, costs no answer."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
 
 
 def aligned(lines: Sequence[Sequence[str]], is_right: Sequence[bool]) -> list[str]:

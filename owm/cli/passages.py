@@ -82,8 +82,17 @@ def _rows(sources: Sequence[str]) -> Iterator[Row]:
             raise UsageError(f"{name} is no JSON object", hint=_ROW)
         text = row.get("text", row.get("input"))
         if not isinstance(text, str):
-            raise UsageError(f"{name} has no `text`", hint=_ROW)
-        yield Row(Passage(text, name), {"id": row["id"]} if "id" in row else {})
+            raise UsageError(f"{name} has no `text` that is one", hint=_ROW)
+        yield Row(Passage(text, name), {"id": _checked(row["id"], name)} if "id" in row else {})
+
+
+def _checked(id_: Any, name: str) -> Any:
+    """Refuse an `id` that cannot be written again."""
+    try:
+        json.dumps(id_, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} has an `id` that is no text and no number", hint=_ROW) from error
+    return id_
 
 
 def _numbered(sources: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from owm.cli import options as o
-from owm.cli.output import Output
+from owm.cli.output import Output, talk
 from owm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def command(
     _check_together(
         stop=stop or (),
         json=json,
+        drafts=drafts,
         logprobs=logprobs,
         extract=extract,
         has_shape=constraint is not None,
@@ -106,6 +107,7 @@ def command(
         effort=effort,
         think_budget=think_budget,
     )
+    _check_thinking(think, think_budget, extract=extract)
     asked = None
     if not show_settings:
         ask = AskOptions(
@@ -143,6 +145,7 @@ def command(
             show(settings if system is None else settings | _said_system(system), out)
             return 0
         value = {name: setting.value for name, setting in settings.items()}
+        _check_thinking(value["think"], think_budget, extract=extract)
         if not raw and value["system"] and not _has_system(asked):
             asked = replace(asked, turns=({"role": "system", "content": value["system"]}, *asked.turns))
         wishes = Wishes(
@@ -166,7 +169,7 @@ def command(
         code = job.report(answers, drafts, extract=extract)
         if stats:
             for answer in answers:
-                sys.stderr.write(answer.summary(opened.load_seconds) + "\n")
+                talk(answer.summary(opened.load_seconds) + "\n")
         job.log(answers, settings, is_forced=log)
     return code
 
@@ -175,6 +178,7 @@ def _check_together(
     *,
     stop: Sequence[str],
     json: bool,
+    drafts: int | None,
     logprobs: int | None,
     extract: bool,
     has_shape: bool,
@@ -188,20 +192,28 @@ def _check_together(
     """Refuse flags that contradict each other."""
     if any(not text for text in stop):
         raise UsageError("--stop needs a text", hint="an empty text would stop everything")
+    if has_shape and stop:
+        raise UsageError("an answer of a given shape ends by itself, --stop would cut it", hint="leave one of them out")
+    if labels and drafts is not None:
+        raise UsageError("--choice is scored, not drawn, so there is only one answer", hint="leave out `--drafts`")
     if logprobs and not json:
         raise UsageError("--logprobs has a place in JSON only", hint="add `--json`")
     if extract and has_shape:
         raise UsageError("--extract looks for a code block, which an answer of a given shape has not")
-    if extract and think == "only":
-        raise UsageError("--think only shows no answer to extract from")
     if raw and (think or effort or think_budget is not None):
         raise UsageError("--raw sends no template, so nothing is known of thoughts", hint="leave one of them out")
-    if think_budget is not None and think == "off":
-        raise UsageError("--think off leaves no thought for --think-budget")
     if labels and logprobs:
         raise UsageError("--choice is scored, not drawn, so it has no --logprobs", hint="`--json` has probabilities")
     if labels and answer_prefix is not None:
         raise UsageError("--choice says all of the answer, --answer-prefix has no place in it")
+
+
+def _check_thinking(think: str | None, think_budget: int | None, *, extract: bool) -> None:
+    """Refuse what contradicts the effective `think`, wherever that is from."""
+    if extract and think == "only":
+        raise UsageError("--think only shows no answer to extract from")
+    if think_budget is not None and think == "off":
+        raise UsageError("--think off leaves no thought for --think-budget")
 
 
 def _thinking(think: str | None, effort: Any, *, is_effort_asked: bool) -> "Thinking":

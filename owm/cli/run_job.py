@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from owm.cli.answering import DRAFT_BREAK, Answer, Screen, Shown, consume, consume_thought, plain
 from owm.cli.failures import say
-from owm.cli.output import Output
+from owm.cli.output import Output, talk
 from owm.engine.extract import first_code_block
 from owm.library import answering
 
@@ -40,7 +40,7 @@ class RunJob:
         self._stored = stored
         self._wishes = wishes
         self._out = out
-        self._asked = asked
+        self._asked = self._question = asked  # with --chunk, the answers to the parts take the material's place
         self._labels = labels
         self._shown: Shown | None = None if shown in (None, "off") else cast("Shown", shown)
         self._fitted: Fitted | None = None
@@ -61,7 +61,9 @@ class RunJob:
     def answer(self, n_drafts: int, *, is_live: bool) -> list[Answer]:
         """Make the answers, live on stdout or not."""
 
-        fitted = self._fitted = answering.fit(self._model, self._asked, self._wishes, n_drafts=n_drafts)
+        fitted = self._fitted = answering.fit(
+            self._model, self._asked, self._wishes, n_drafts=n_drafts, labels=self._labels
+        )
         for note in (*fitted.prompt.notes, *fitted.notes):
             self._out.note(note)
         wishes, size = self._wishes, fitted.size
@@ -124,6 +126,8 @@ class RunJob:
                 "give it a larger `--max-tokens`" if not answer.hit_context_end else "ask for a larger `--ctx-size`",
             )
             return 1
+        if not answer.text and answer.timings is not None and answer.timings.n_reasoning:
+            self._out.warn("the model ended its turn after a thought, without an answer")
         if answer.hit_context_end:
             size = self._fitted.size
             whose = "the context" if size.capped_by != "model" else "the model's context"
@@ -137,7 +141,7 @@ class RunJob:
             sys.stdout.write(DRAFT_BREAK)
         if block is None:
             say("error", "the answer has no fenced code block")
-            sys.stderr.write(plain(answer.text, sys.stderr).rstrip("\n") + "\n")
+            talk(plain(answer.text, sys.stderr).rstrip("\n") + "\n")
             return 1
         if not block.is_closed:
             self._out.note("the code block is not closed, it goes to the end of the answer")
@@ -148,8 +152,6 @@ class RunJob:
         """Say an answer for a program."""
 
         assert self._fitted is not None
-        sampling = asdict(self._wishes.sampling)
-        sampling["seed"] = (sampling["seed"] + number) & 0xFFFFFFFF
         found: dict[str, Any] = {
             "model": self._stored.name,
             "quant": self._stored.label,
@@ -158,7 +160,7 @@ class RunJob:
             "finish_reason": answer.finish_reason,
             "usage": answer.usage(),
             "timings": answer.timings_json(self._model.load_seconds),
-            "sampling": sampling,
+            "sampling": asdict(self._wishes.sampling.of_draft(number)),
             "context": self._fitted.size.n_ctx,
         }
         if self._wishes.n_logprobs:
@@ -179,19 +181,21 @@ class RunJob:
 
         if not (is_forced or logs.open_log().is_on):
             return
-        asked, manifest = self._asked, self._stored.manifest
+        asked, fitted, manifest = self._question, self._fitted, self._stored.manifest
+        assert fitted is not None
         turns = asked.messages
         entries = [
             logs.LogEntry(
                 command="run",
-                model=f"{self._stored.name}:{self._stored.label}" if self._stored.label else self._stored.name,
+                model=_name_of(self._stored),
                 model_sha256=manifest.files[0].sha256 if manifest else None,
                 prompt=asked.question if self._wishes.is_raw else turns,
                 system=next((str(turn["content"]) for turn in turns if turn["role"] == "system"), None),
                 answer=answer.text,
                 reasoning=answer.reasoning or None,
                 settings={name: setting.value for name, setting in settings.items()}
-                | {"seed": ((self._wishes.sampling.seed or 0) + number) & 0xFFFFFFFF},
+                | self._wishes.shape()
+                | {"n_dropped": fitted.n_dropped, "seed": self._wishes.sampling.of_draft(number).seed},
                 finish_reason=answer.finish_reason,
                 n_prompt=answer.usage()["prompt_tokens"],
                 n_generated=answer.usage()["completion_tokens"],
@@ -202,3 +206,10 @@ class RunJob:
         ]
         if problem := logs.record(*entries, is_forced=is_forced):
             self._out.warn(problem)
+
+
+def _name_of(stored: "StoredModel") -> str:
+    """Return the one name of a model: a file on disk by its whole path."""
+    if stored.manifest is None:
+        return str(stored.path.resolve())
+    return f"{stored.name}:{stored.label}" if stored.label else stored.name

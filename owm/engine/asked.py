@@ -74,7 +74,9 @@ class Asked:
 
     @property
     def _spoken(self) -> list[int]:
-        return [i for i, turn in enumerate(self.turns) if turn["role"] not in STANDING_ROLES]
+        """Return which turns may be cut: not those of the system, nor the last one where that is the question."""
+        spoken = [i for i, turn in enumerate(self.turns) if turn["role"] not in STANDING_ROLES]
+        return spoken if self.question or len(spoken) < 2 else spoken[:-1]
 
 
 def _pairs(indices: Sequence[int]) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from owm.engine.marks import CONTROL, THINK, ReasoningFormat, detect
+from owm.engine.marks import CONTROL, FORMATS, THINK, ReasoningFormat, detect
 from owm.engine.reasoning import split
 from owm.engine.template import ChatTemplate, Message, TemplateRefusal, Thinking
 from owm.errors import TemplateError
@@ -56,9 +56,7 @@ class Conversation:
         if not is_open:
             return self._composed(_ended(self._render(variables, is_open=False)), own)
         if own is None:
-            if thinking.mode == "on":
-                self._note("this model's chat template knows of no thoughts, so it may have none")
-            return self._composed(self._render(variables), None if is_shaped else THINK)
+            return self._of_unknown_format(self._render(variables), thinking, is_shaped=is_shaped)
         if thinking.mode == "off":
             text = self._without_thought(own)
             return self._settled(text, own) if is_shaped and own.can_skip else self._composed(text, own)
@@ -80,6 +78,18 @@ class Conversation:
         if own.answer_openings and own.is_framed:
             text += next(own.lead[n:] for n in range(len(own.lead), -1, -1) if text.endswith(own.lead[:n]))
         return self._composed(text, None)
+
+    def _of_unknown_format(self, text: str, thinking: Thinking, *, is_shaped: bool) -> Composed:
+        """Judge by the prompt itself whether a template that does not name all of a format's marks opens a thought."""
+        end = text.rstrip()
+        opened = next((row for row in reversed(FORMATS) if any(end.endswith(_plain(m)) for m in row.openings)), None)
+        if opened is not None:
+            if thinking.mode == "off" and opened.can_skip:
+                return self._composed(text + opened.closes, opened)
+            return self._composed(text, opened, inside=True)
+        if thinking.mode == "on":
+            self._note("this model's chat template knows of no thoughts, so it may have none")
+        return self._composed(text, None if is_shaped else THINK)
 
     def _composed(self, text: str, own: ReasoningFormat | None, *, inside: bool = False) -> Composed:
         return Composed(text, own, inside, tuple(self._notes))

@@ -3,10 +3,11 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from owm.engine.scheduler import Chunk, Scheduler
+from owm.errors import EngineError
 
 # With every core decoding, whatever else wakes up takes about a millisecond from it: chunks are handed over this often,
 # not singly. (At 30 times a second it cost 3 % of the rate on 2 cores, at 10 it cannot be measured.)
@@ -19,15 +20,38 @@ _decoders = ThreadPoolExecutor(max_workers=8, thread_name_prefix="owm-decode")
 T = TypeVar("T")
 
 
+def _wait_for(end: threading.Event, cancel: Callable[[], None]) -> None:
+    """Cancel, and wait for the end, however often Ctrl-C comes: what is in use must not be freed."""
+    interruption: KeyboardInterrupt | None = None
+    while not end.is_set():
+        try:
+            cancel()
+            end.wait()
+        except KeyboardInterrupt as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
+
+
 def decoded(work: Callable[[], T], cancel: Callable[[], None]) -> T:
     """Do other work of llama.cpp's in a decoding thread and wait for it; whoever stops waiting (Ctrl-C) cancels it."""
-    doing = _decoders.submit(work)
+    has_begun, has_ended, is_given_up = threading.Event(), threading.Event(), threading.Event()
+
+    def run() -> T:
+        has_begun.set()
+        try:
+            if is_given_up.is_set():
+                raise EngineError("nobody waits for it any more")
+            return work()
+        finally:
+            has_ended.set()
+
     try:
-        return doing.result()
-    finally:
-        if not doing.done():
-            cancel()
-            wait([doing])
+        return _decoders.submit(run).result()
+    finally:  # also where Ctrl-C came before there was anything to wait for
+        is_given_up.set()
+        if has_begun.is_set() and not has_ended.is_set():
+            _wait_for(has_ended, cancel)
 
 
 class Generation:
@@ -59,8 +83,7 @@ class Generation:
                     self._is_over.wait(HANDOVER_SECONDS)
         finally:
             if not self._is_over.is_set():
-                self.cancel()
-            wait([self._decoding])
+                _wait_for(self._is_over, self.cancel)
 
     def cancel(self) -> None:
         """Stop decoding; requests end with the finish reason `cancelled`."""
@@ -70,7 +93,7 @@ class Generation:
         """After an interrupted iteration: cancel, and return the chunks that were made but not seen."""
         self.cancel()
         if self._decoding is not None:
-            wait([self._decoding])
+            _wait_for(self._is_over, self.cancel)
         chunks: list[Chunk] = []
         while True:
             try:

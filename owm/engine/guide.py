@@ -54,6 +54,11 @@ class Guide:
         return self._thoughts is not None and self._thoughts.is_thinking
 
     @property
+    def has_begun(self) -> bool:
+        """The answer that is steered has begun."""
+        return self._has_begun
+
+    @property
     def is_finished(self) -> bool:
         """Nothing may follow: the constraint is met, or the answer's own mark has ended it."""
         if self._thoughts is not None and self._thoughts.is_finished:

@@ -22,7 +22,7 @@ class TokenLogprob:
     def as_json(self) -> dict[str, Any]:
         """Say it under the names that other programs know."""
         text = self.piece.decode("utf-8", "replace")
-        return {"token": text, "logprob": round(self.logprob, 6), "bytes": list(self.piece)}
+        return {"token": text, "logprob": round(self.logprob, 6) + 0.0, "bytes": list(self.piece)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from owm.engine import context as context_size
 from owm.engine import family
 from owm.engine.context import ContextSize
 from owm.engine.conversation import Conversation
+from owm.engine.marks import THINK
 from owm.engine.scheduler import Scheduler
 from owm.engine.template import ChatTemplate, Message, Thinking
 from owm.errors import TemplateError, Unsupported, UsageError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 N_BATCH = 2048
 N_UBATCH = 512
 GPU_RESERVE_BYTES = 1 << 30
+WEIGHING_BYTES = 128 << 20  # for the weights of attention, where they are computed without flash attention
 # Architectures that read a text from both sides, whatever the file says. ref: llama.cpp src/llama-model.cpp
 ENCODERS = ("bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
     "nomic-bert", "nomic-bert-moe", "t5encoder", "wavtokenizer-dec")  # fmt: skip
@@ -182,7 +184,9 @@ class Model:
         if template is None:
             plain = "\n\n".join(str(message["content"]) for message in messages)
             note = "this model has no chat template (a base model), so the prompt is completed as it is"
-            return Prompt(self.tokenize(plain), plain, (note,))
+            # Without a template, a vocabulary that has the marks as tokens tells of thoughts.
+            thinks = not is_shaped and len(THINK.tokens(self.native)) == len(THINK.marks)
+            return Prompt(self.tokenize(plain), plain, (note,), THINK if thinks else None)
         conversation = Conversation(template, messages, takes_system=family.takes_system(self.header))
         made = conversation.compose(thinking or Thinking(), is_open=is_open, is_shaped=is_shaped)
         tokens = self._tokenize_rendered(made.text)
@@ -227,12 +231,19 @@ class Model:
 
     @contextmanager
     def scheduler(
-        self, n_ctx: int, *, n_sequences: int = 1, n_shared: int = 0, n_threads: int | None = None
+        self,
+        n_ctx: int,
+        *,
+        n_sequences: int = 1,
+        n_shared: int = 0,
+        n_threads: int | None = None,
+        flash_attention: bool = True,
     ) -> "Iterator[Scheduler]":
         """Make a context for `n_sequences` of `n_ctx` tokens each, and a scheduler over it.
 
         Args:
             n_shared: tokens that all of them begin with, as drafts do; they are kept once.
+            flash_attention: llama.cpp's default, which on a processor rounds to 16 bits where few tokens are read.
 
         Raises:
             Unsupported: the model makes no text.
@@ -250,11 +261,12 @@ class Model:
             self.native,
             n_ctx=n_tokens,
             n_batch=min(N_BATCH, n_tokens),
-            n_ubatch=min(N_UBATCH, n_tokens),
+            n_ubatch=min(N_UBATCH, n_tokens) if flash_attention else self._exact_ubatch(n_tokens),
             n_sequences=n_sequences,
             n_threads=threads,
             n_threads_batch=threads,
             kv_unified=n_shared > 0,
+            flash_attention=flash_attention,
         )
         scheduler = Scheduler(native, n_ctx_limit=n_ctx, vocabulary=lambda: self.vocabulary)
         self._schedulers.append(scheduler)
@@ -263,6 +275,11 @@ class Model:
         finally:
             scheduler.close()
             self._schedulers.remove(scheduler)
+
+    def _exact_ubatch(self, n_tokens: int) -> int:
+        """Return how many tokens to read at once where each of them is weighed against all others in memory."""
+        n_heads = max(self.header.integers("attention.head_count", 1) or [1]) or 1
+        return max(32, min(N_UBATCH, n_tokens, WEIGHING_BYTES // (4 * n_heads * n_tokens)))
 
 
 def _check_is_model(header: Header) -> None:

@@ -101,3 +101,4 @@ class Chunk:
     timings: Timings | None = None
     reasoning: str = ""
     logprobs: "TokenLogprobs | None" = None
+    is_answer: bool = False  # of a steered answer: it has begun

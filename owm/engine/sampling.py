@@ -53,6 +53,10 @@ class Sampling:
         """Return the same settings with a seed drawn if there is none."""
         return self if self.seed is not None else replace(self, seed=secrets.randbelow(MAX_SEED + 1))
 
+    def of_draft(self, number: int) -> "Sampling":
+        """Return the settings of one of several answers to one prompt, counted from 0: its seed is that much higher."""
+        return self if self.seed is None else replace(self, seed=(self.seed + number) % (MAX_SEED + 1))
+
 
 SAMPLING_KEYS = tuple(field.name for field in fields(Sampling) if field.name in KEYS)
 
@@ -101,5 +105,10 @@ def resolve(
 def of_file(header: Header) -> dict[str, Any]:
     """Read `general.sampling.*`; a value of the wrong kind or out of range is left out, it is a stranger's."""
     return generation_config.usable(
-        {name: header.metadata.get(f"general.sampling.{key}") for key, name in _FILE_KEYS.items()}
+        {name: _short(header.metadata.get(f"general.sampling.{key}")) for key, name in _FILE_KEYS.items()}
     )
+
+
+def _short(value: Any) -> Any:
+    """Return a float32 as the decimal that was meant."""
+    return float(f"{value:.7g}") if isinstance(value, float) else value

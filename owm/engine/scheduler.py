@@ -19,7 +19,6 @@ from owm.engine.text import TextStream
 from owm.errors import EngineError
 from owm.native.llama import Context
 from owm.native.sampler import Sampler, SamplerSettings
-from owm.settings.keys import MAX_SEED
 
 if TYPE_CHECKING:
     from owm.engine.constrain import Matcher, Vocabulary
@@ -108,8 +107,7 @@ class Scheduler:
         if not 0 < n <= self._context.n_sequences or (n > 1 and not self._context.is_unified):
             raise EngineError(f"{n} drafts need a context of so many sequences that share a cache")
         sampling = request.sampling.with_seed()
-        seeds = [((sampling.seed or 0) + i) % (MAX_SEED + 1) for i in range(n)]
-        return self._submit([replace(request, sampling=replace(sampling, seed=seed)) for seed in seeds])
+        return self._submit([replace(request, sampling=sampling.of_draft(i)) for i in range(n)])
 
     def _submit(self, requests: list[Request]) -> list[int]:
         if self._is_closed:
@@ -340,7 +338,8 @@ class Scheduler:
             chunks.append(self._end(running, reason, text, token, context_end=is_context_end, logprobs=logprobs))
             return True
         running.pending.append(token)
-        chunks.append(Chunk(running.request_id, text, token, reasoning=stream.take_thought(), logprobs=logprobs))
+        thought, is_answer = stream.take_thought(), guide is not None and guide.has_begun
+        chunks.append(Chunk(running.request_id, text, token, reasoning=thought, logprobs=logprobs, is_answer=is_answer))
         return False
 
     def _end(
@@ -359,8 +358,19 @@ class Scheduler:
         if stopped_by is not None:  # it may have come to light in the text that was held back
             reason, context_end = FinishReason.STOP, False
         thought = running.stream.take_thought()
-        timings = running.timings
-        return Chunk(running.request_id, text, token, reason, stopped_by, context_end, timings, thought, logprobs)
+        is_answer = running.guide is not None and running.guide.has_begun
+        return Chunk(
+            running.request_id,
+            text,
+            token,
+            reason,
+            stopped_by,
+            context_end,
+            running.timings,
+            thought,
+            logprobs,
+            is_answer,
+        )
 
     def _end_all(self, chunks: list[Chunk]) -> None:
         """End what runs or waits as cancelled."""

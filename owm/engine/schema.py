@@ -86,7 +86,7 @@ def _type(name: str) -> dict[str, Any] | None:
 
 def _is_file(path: Path) -> bool:
     try:
-        return path.is_file()
+        return path.exists() and not path.is_dir()
     except (OSError, ValueError):  # too long a name, or a NUL in it
         return False
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from owm.engine.scoring import ChoiceScore
 
 
+MAX_LOGPROBS = 100
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What is wished of an answer, beside what is asked.
@@ -46,6 +49,33 @@ class Wishes:
     think_budget: int | None = None
     overflow: Mode = "error"
     is_raw: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse wishes that mean nothing.
+
+        Raises:
+            UsageError: one is such.
+        """
+        overflow.read_mode(self.overflow)
+        for name, least in (("max_tokens", 1), ("n_ctx", 1), ("n_threads", 1), ("think_budget", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be {least} or more: {value}")
+        if not 0 <= self.n_logprobs <= MAX_LOGPROBS:
+            raise UsageError(f"n_logprobs must be between 0 and {MAX_LOGPROBS}: {self.n_logprobs}")
+        if not all(self.stops):
+            raise UsageError("a stop needs a text", hint="an empty text would stop everything")
+
+    def shape(self) -> dict[str, Any]:
+        """Return what is wished beside settings, as JSON can say it."""
+        found = {
+            "constraint": self.constraint and {"kind": self.constraint.kind, "source": self.constraint.source},
+            "answer_prefix": self.answer_prefix,
+            "stops": list(self.stops),
+            "think_budget": self.think_budget,
+            "is_raw": self.is_raw,
+        }
+        return {name: value for name, value in found.items() if value}
 
     def prompt(self, model: "Model", messages: Sequence[Mapping[str, Any]]) -> "Prompt":
         """Make the prompt of a conversation.
@@ -78,14 +108,19 @@ class Wishes:
         return replace(self, constraint=None, answer_prefix="", n_logprobs=0, stops=())
 
 
-def fit(model: "Model", asked: Asked, wishes: Wishes, *, n_drafts: int = 1) -> Fitted:
+def fit(model: "Model", asked: Asked, wishes: Wishes, *, n_drafts: int = 1, labels: Sequence[str] = ()) -> Fitted:
     """Make the prompt and choose its context; see `owm.engine.overflow.fit_prompt`.
+
+    Args:
+        labels: among which the answer is to be chosen, at the end of it.
 
     Raises:
         PromptTooLong, NotEnoughMemory, TemplateError: it cannot be.
     """
     prefix = len(model.native.continuation(wishes.answer_prefix)) if wishes.answer_prefix else 0
     length = None if wishes.max_tokens is None else wishes.max_tokens + prefix
+    if labels and (length is not None or wishes.prompt(model, asked.messages).reasoning is None):
+        length = (length or 0) + max(len(model.native.continuation(label)) for label in labels)
     fitted = overflow.fit_prompt(
         model,
         asked,

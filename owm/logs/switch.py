@@ -21,7 +21,7 @@ class Log:
     @property
     def is_on(self) -> bool:
         """Every answer is logged."""
-        return self._switch.exists()
+        return os.path.exists(self._switch)  # False too where the folder may not be looked into
 
     def turn_on(self) -> None:
         """Log every answer from now on.

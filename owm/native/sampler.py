@@ -10,9 +10,7 @@ import numpy as np
 from owm.native.binding import llama as c
 from owm.native.llama import Context, Model
 
-_MAX_SEED = 0xFFFFFFFF
 _NEVER = np.float32("-inf")
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -41,7 +39,8 @@ class Sampler:
         params.no_perf = True
         self.pointer = c.llama_sampler_chain_init(params)
         s = settings
-        self._candidates: np.ndarray[Any, np.dtype[np.void]] | None = None
+        # llama_token_data as it lies in memory: an id (in 32 bits too), a logit, a probability.
+        self._candidates: np.ndarray[Any, np.dtype[np.float32]] | None = None
         self._banned = model.ends if s.ignore_eos else ()
         if self._banned:
             biases = (c.llama_logit_bias * len(self._banned))(*((token, float("-inf")) for token in self._banned))
@@ -65,7 +64,7 @@ class Sampler:
         if s.min_p > 0:
             self._add(c.llama_sampler_init_min_p(s.min_p, 1))
         self._add(c.llama_sampler_init_temp(s.temp))
-        self._add(c.llama_sampler_init_dist(s.seed & _MAX_SEED))
+        self._add(c.llama_sampler_init_dist(s.seed))
 
     def _add(self, link: Any) -> None:
         c.llama_sampler_chain_add(self.pointer, link)
@@ -98,11 +97,11 @@ class Sampler:
         if self._is_plain_greedy:
             return self._likeliest(logits)
         if self._candidates is None:
-            self._candidates = np.zeros((2, len(logits)), _CANDIDATE)
-            self._candidates["id"] = np.arange(len(logits))
+            self._candidates = np.zeros((2, len(logits), 3), np.float32)
+            self._candidates.view(np.int32)[0, :, 0] = np.arange(len(logits))
         fresh, candidates = self._candidates  # the samplers sort what they get
         candidates[:] = fresh
-        candidates["logit"] = logits
+        candidates[:, 1] = logits
         items = ctypes.cast(candidates.ctypes.data, c.llama_token_data_p)
         array = c.llama_token_data_array(items, len(logits), -1, False)
         c.llama_sampler_apply(self.pointer, ctypes.byref(array))

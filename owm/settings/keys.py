@@ -7,7 +7,7 @@ from typing import Any
 
 from owm.errors import UsageError
 
-MAX_SEED = 0xFFFFFFFF
+MAX_SEED = 0xFFFFFFFE  # llama.cpp takes the one above for "draw a seed"
 MAX_THREADS = 512  # a test holds it equal to the one in owm.hardware.probe
 
 Value = int | float | str

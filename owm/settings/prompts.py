@@ -94,13 +94,16 @@ class Prompts:
         """
         path = self.path(name)
         try:
-            return path.read_bytes().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+            text = path.read_bytes().decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
         except FileNotFoundError as error:
             raise self._missing(name) from error
         except UnicodeDecodeError as error:
             raise UsageError(f"{path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from error
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+        if "\0" in text:
+            raise UsageError(f"{path} is no text, it has a NUL in it")
+        return text
 
     def save(self, name: str, text: str) -> bool:
         """Keep a text under a name; return whether it takes the place of another.
@@ -113,6 +116,8 @@ class Prompts:
         if not text.strip():
             raise UsageError("the prompt is empty")
         placeholders(text)
+        if "\0" in text:
+            raise UsageError("the prompt is no text, it has a NUL in it")
         if any("\ud800" <= character < "\ue000" for character in text):
             raise UsageError("the prompt is not UTF-8 text", hint="pipe it through `iconv`")
         try:

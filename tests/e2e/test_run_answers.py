@@ -90,7 +90,7 @@ def test_a_thought_that_never_ends_is_a_failure_with_a_name(tmp_path: Path, caps
         tmp_path / "t.gguf", ["<think>", "on", " and"], loop_from=1, template=THINKING, marks=MARKS
     )
     done = ask(capsys, model, "-n", "20")
-    assert (done.exit_code, done) == (1, "\n")
+    assert (done.exit_code, done) == (1, "")
     assert "error: the thought did not end within 20 tokens" in done.stderr
     assert "--think-budget" in done.stderr
 
@@ -130,6 +130,44 @@ def test_a_choice_is_scored_after_the_thought(tmp_path: Path, capsys: pytest.Cap
     found = as_object(ask(capsys, model, "--choice", "a,b", "--json"))
     assert (found["text"], found["reasoning"]) == ("a", "Hm")
     assert [choice["probability"] for choice in found["choices"]] == pytest.approx([0.75, 0.25], abs=1e-4)
+
+
+def test_labels_of_more_than_one_byte_are_scored_after_a_thought(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_scripted_gguf(
+        tmp_path / "t.gguf",
+        ["<think>", "Hm", "</think>"],
+        template=THINKING,
+        marks=MARKS,
+        after={"</think>\n\n": [{"byte 195": 0.9, "a": 0.1}, {"byte 169": 0.8, "byte 160": 0.2}]},
+    )
+    found = as_object(ask(capsys, model, "--choice", "é,à", "--json"))
+    assert (found["text"], found["reasoning"]) == ("é", "Hm")
+    assert [choice["probability"] for choice in found["choices"]] == pytest.approx([0.8, 0.2], abs=1e-3)
+
+
+def test_a_prompt_that_opens_a_thought_is_enough_to_keep_it_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The template names the opening mark only."""
+    turns = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    opens = turns + "<|im_start|>assistant\n<think>\n"
+    model = write_scripted_gguf(
+        tmp_path / "t.gguf", ["hm", " secret", "</think>", "\n\n", "Blue"], template=opens, marks=MARKS
+    )
+    assert ask(capsys, model) == "Blue\n"
+    silent = write_scripted_gguf(tmp_path / "s.gguf", ["hm", " secret"], template=opens, marks=MARKS)
+    done = ask(capsys, silent)
+    assert (done, done.exit_code) == ("", 0)
+    assert "warning: the model ended its turn after a thought, without an answer" in done.stderr
+
+
+def test_a_base_model_with_marks_in_its_vocabulary_keeps_its_thought_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_scripted_gguf(tmp_path / "t.gguf", THOUGHT, template=None, marks=MARKS)
+    assert ask(capsys, model) == "Blue!\n"
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
@@ -213,6 +251,9 @@ def test_drafts_are_a_list_with_seeds_of_their_own(capsys: pytest.CaptureFixture
         (["--choice", "a,a"], 2, "a"),
         (["--choice", "a,b", "--answer-prefix", "x"], 2, "--answer-prefix has no place"),
         (["--regex", "[0-9]+", "--answer-prefix", "x"], 2, "cannot begin"),
+        (["--schema", "n int", "--stop", "x"], 2, "an answer of a given shape ends by itself"),
+        (["--choice", "a,b", "--drafts", "2"], 2, "--choice is scored, not drawn"),
+        (["--seed", "4294967295"], 2, "--seed must be between 0 and 4294967294"),
         (["--logprobs", "2"], 2, "--logprobs has a place in JSON only"),
         (["--extract", "--schema", "n int"], 2, "--extract"),
         (["--think", "loud"], 2, "--think must be one of show, hide, only, off: loud"),
@@ -237,6 +278,30 @@ def test_a_mistake_is_one_sentence(
     assert done == ""
 
 
+def test_the_last_turn_of_a_conversation_is_never_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_scripted_gguf(tmp_path / "m.gguf", "Hm", after={"LAST<|im_end|>\n<|im_start|>assistant\n": "Seen."})
+    turns = [
+        {"role": "user", "content": "word " * 200},
+        {"role": "assistant", "content": "yes"},
+        {"role": "user", "content": "LAST"},
+    ]
+    Path("chat.json").write_text(json.dumps(turns))
+    for mode in ("head", "tail", "middle"):
+        done = run_here(capsys, "run", model, "--messages", "chat.json", "--overflow", mode, "--temp", "0", "-n", "6")
+        assert (done.exit_code, done) == (0, "Seen.\n"), done.stderr
+        assert "of the conversation" in done.stderr
+
+
+def test_a_choice_has_room_for_its_label_when_material_is_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_scripted_gguf(tmp_path / "m.gguf", [{"r": 0.7, "b": 0.3}])
+    Path("long.txt").write_text("word " * 400)
+    done = ask(capsys, model, "-f", "long.txt", "--choice", "blue and green,r", "--overflow", "tail")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.startswith("dropped ")
+
+
 # -- the process -------------------------------------------------------------------------------------------------------
 
 
@@ -245,6 +310,37 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path: Path) -> None:
     command = f"{sys.executable} -m owm run {model} hi --temp 0 -n 400 -t 1 | head -1"
     done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("line\n", "")
+
+
+def test_a_reader_of_stderr_that_leaves_costs_no_answer(tmp_path: Path) -> None:
+    model = write_scripted_gguf(tmp_path / "m.gguf", "Blue.")
+    command = f"{sys.executable} -m owm run {model} hi --temp 0 -c 9999 -t 1 --stats 2>&-"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("Blue.\n", 0)
+    full = command.replace("2>&-", "2>/dev/full")
+    done = subprocess.run(["bash", "-c", full], env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("Blue.\n", 0)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/usr/bin/setpriv").exists(), reason="needs setpriv, as root")
+def test_a_log_that_may_not_be_looked_at_fails_no_run(tmp_path: Path) -> None:
+    model = write_scripted_gguf(tmp_path / "m.gguf", "Blue.")
+    folder = Path(os.environ["OWM_HOME"]) / "logs"
+    folder.mkdir(parents=True)
+    (folder / "on").touch()
+    folder.chmod(0)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == os.geteuid() and path != Path("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    for path in (folder.parent, *folder.parent.parents):
+        if path.stat().st_uid == os.geteuid() and path != Path("/tmp"):
+            path.chmod(path.stat().st_mode | 0o055)
+    model.chmod(0o644)
+    drop = "setpriv --reuid 65534 --regid 65534 --clear-groups " if os.geteuid() == 0 else ""
+    command = f"{drop}{sys.executable} -m owm run {model} hi --temp 0 -t 1"
+    done = subprocess.run(["bash", "-c", command], env=environment(), capture_output=True, text=True, timeout=60)
+    folder.chmod(0o700)
+    assert (done.stdout, done.returncode) == ("Blue.\n", 0), done.stderr
 
 
 def test_answers_are_logged_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,6 +352,7 @@ def test_answers_are_logged_when_asked_for(tmp_path: Path, capsys: pytest.Captur
     assert (entry["answer"], entry["system"], entry["finish_reason"]) == ("Blue.", "Be brief", "stop")
     assert entry["prompt"][-1] == {"role": "user", "content": "Why?"}
     assert entry["settings"]["temp"] == 0
+    assert entry["model"] == str(model.resolve())
 
 
 def test_settings_are_shown_with_their_origins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

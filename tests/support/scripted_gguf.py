@@ -221,8 +221,7 @@ def _file(
         shorter = [contexts.index(end) for n in range(1, len(context)) if (end := context[n:]) in contexts]
         if shorter:
             down[first_mark + shorter[0], unit] = -1
-        else:  # it takes back what the constant says
-            logits[:, first_mark + unit] -= logits[:, 0] * _CONSTANT
+        logits[:, first_mark + unit] -= logits[:, 0] * _CONSTANT  # it takes back what the constant says
 
     keys: dict[str, Value] = {
         "general.name": "A script of the tests",

@@ -57,7 +57,7 @@ def test_without_both_the_question_itself_is_cut() -> None:
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.booleans())
 def test_emptied_turns_go_in_pairs_so_roles_still_alternate(is_emptied: list[bool], has_system: bool) -> None:
     turns = conversation(*(str(i) for i in range(len(is_emptied))))
-    asked = Asked(turns=((SYSTEM, *turns) if has_system else turns))
+    asked = Asked("why?", turns=((SYSTEM, *turns) if has_system else turns))
     cut = asked.with_cut(["" if gone else text for gone, text in zip(is_emptied, asked.cuttable, strict=True)])
     spoken = [turn for turn in cut.turns if turn is not SYSTEM]
     roles = [turn["role"] for turn in spoken]
@@ -69,5 +69,5 @@ def test_emptied_turns_go_in_pairs_so_roles_still_alternate(is_emptied: list[boo
 
 
 def test_a_turn_that_was_empty_all_along_stays() -> None:
-    asked = Asked(turns=conversation("", "", "hello", "hi"))
+    asked = Asked("why?", turns=conversation("", "", "hello", "hi"))
     assert asked.with_cut(["", "", "hello", ""]).turns == replace(asked, turns=conversation("", "", "hello", "")).turns

@@ -199,7 +199,7 @@ def test_a_prompt_without_template_is_cut_too(model: Model) -> None:
 def test_a_cut_prompt_fits_and_drops_little_more_than_it_must(
     model: Model, words: list[str], times: int, mode: Mode, ctx: int
 ) -> None:
-    material = "x" + "".join(words) * times
+    material = "x" + "".join(words) * times + "x"  # what is white space only is no material
     asked = Asked("why?", material)
     fitted = fit(model, asked, mode, 20, ctx)
     assert len(fitted.prompt.tokens) + 20 <= fitted.size.n_ctx <= ctx

@@ -1,7 +1,9 @@
 """The scheduler over a real llama.cpp context: slots, chunks of prefill, ends, cancelling, repeatable seeds."""
 
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from owm.engine.model import Model
 from owm.engine.sampling import Sampling
 from owm.engine.scheduler import Chunk, FinishReason, Request, Scheduler
 from owm.errors import EngineError, UsageError
+from owm.settings.keys import MAX_SEED
 from support.tiny_gguf import write_tiny_gguf
 from support.tiny_recurrent import write_tiny_hybrid, write_tiny_mamba
 
@@ -268,7 +271,7 @@ def test_seeds_of_drafts_stay_in_their_range(model: Model) -> None:
             ids = scheduler.submit_drafts(Request(model.tokenize("the"), sampling, max_tokens=8), n)
             return _tokens(_run(scheduler)[ids[-1]])
 
-    assert draw(0xFFFFFFFF, 2) == draw(0, 1)
+    assert draw(MAX_SEED, 2) == draw(0, 1)
 
 
 @pytest.mark.parametrize("n_sequences", [0, -1, 257])
@@ -297,12 +300,19 @@ def test_a_context_is_lent_only_when_nothing_runs(model: Model) -> None:
 
 def test_whoever_stops_waiting_cancels_the_work() -> None:
     cancelled = threading.Event()
+    main = threading.main_thread().ident or 0
 
     def work() -> bool:
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        while "result" not in (frame.name for frame in traceback.extract_stack(sys._current_frames()[main])):
+            pass  # until it waits
+        signal.pthread_kill(main, signal.SIGINT)
         return cancelled.wait(30)
 
-    with pytest.raises(KeyboardInterrupt):
-        decoded(work, cancelled.set)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            decoded(work, cancelled.set)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert cancelled.is_set()
     assert decoded(lambda: 5, cancelled.set) == 5

@@ -116,3 +116,10 @@ def test_a_text_is_the_sum_of_its_cuts_in_sentencepiece_too(
     tokenized = tokenize(sentencepiece.native, text)
     k = tokenized.at_or_before(data.draw(st.integers(0, tokenized.n_tokens)))
     assert tokenized.between(0, k) + tokenized.between(k, tokenized.n_tokens) == text
+
+
+@given(st.text(alphabet=st.sampled_from("then x\n.é漢<>|"), max_size=20))
+def test_what_continues_a_text_is_nothing_but_itself(sentencepiece: Model, text: str) -> None:
+    """A label or the beginning of an answer has no space before it that was not written."""
+    tokens = sentencepiece.native.continuation(text)
+    assert b"".join(sentencepiece.native.piece(token, special=False) for token in tokens) == text.encode()
