@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from owm.cli.output import talk
 from owm.cli.terminal import is_terminal, visible
-from owm.engine.request import Timings
+from owm.engine.request import Chunk, Timings
 from owm.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
     from owm.engine.generate import Generation
-    from owm.engine.request import Chunk
     from owm.engine.scoring import ChoiceScore
 
 Shown = Literal["show", "hide", "only"]
@@ -29,11 +28,12 @@ class Answer:
         self.reasoning = ""
         self.finish_reason = "cancelled"
         self.hit_context_end = False
+        self.is_thought_open = False
         self.logprobs: list[dict[str, Any]] = []
         self.timings: Timings | None = None
         self.n_thought = 0  # tokens, where the answer was chosen and not drawn
 
-    def take(self, chunk: "Chunk") -> None:
+    def take(self, chunk: Chunk) -> None:
         """Add what a step gave."""
         self.text += chunk.text
         self.reasoning += chunk.reasoning
@@ -43,6 +43,7 @@ class Answer:
             self.finish_reason = chunk.finish_reason.value
             self.hit_context_end = chunk.hit_context_end
             self.timings = chunk.timings
+            self.is_thought_open = chunk.is_thought_open
 
     def choose(self, scores: "Sequence[ChoiceScore]", *, n_prompt: int, seconds: float) -> None:
         """Take the likeliest of some labels for the answer."""
@@ -53,7 +54,7 @@ class Answer:
     @property
     def never_answered(self) -> bool:
         """It thought until there was no room left."""
-        return self.finish_reason == "length" and not self.text
+        return self.finish_reason == "length" and self.is_thought_open
 
     def usage(self) -> dict[str, int]:
         """Token counts, under the names that other programs know."""
@@ -112,7 +113,7 @@ class Screen:
         self._last: dict[int, str] = {}  # the last character that a stream got
         self._is_in_thought = False
 
-    def take(self, chunk: "Chunk") -> None:
+    def take(self, chunk: Chunk) -> None:
         """Write what a step gave."""
         if chunk.reasoning and self._thoughts is not None:
             text = visible(chunk.reasoning) if is_terminal(self._thoughts) else chunk.reasoning
@@ -126,8 +127,6 @@ class Screen:
 
     def write(self, answer: str) -> None:
         """Write an answer that is known whole."""
-        from owm.engine.request import Chunk
-
         self.take(Chunk(0, answer, None))
 
     def end(self) -> None:
@@ -163,7 +162,7 @@ def consume(generation: "Generation", answers: Mapping[int, Answer], screen: Scr
     order = list(answers)
     waiting: dict[int, list[Chunk]] = {number: [] for number in order}
 
-    def take(chunk: "Chunk") -> None:
+    def take(chunk: Chunk) -> None:
         answers[chunk.request_id].take(chunk)
         if screen is None:
             return

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from owm.cli.answering import DRAFT_BREAK, Answer, Screen, Shown, consume, consume_thought, plain
-from owm.cli.failures import say
+from owm.cli.failures import ExitCode, say
 from owm.cli.output import Output, talk
 from owm.engine.extract import first_code_block
 from owm.library import answering
@@ -60,7 +60,6 @@ class RunJob:
 
     def answer(self, n_drafts: int, *, is_live: bool) -> list[Answer]:
         """Make the answers, live on stdout or not."""
-
         fitted = self._fitted = answering.fit(
             self._model, self._asked, self._wishes, n_drafts=n_drafts, labels=self._labels
         )
@@ -73,7 +72,7 @@ class RunJob:
         if size.capped_by and (wishes.n_ctx or wishes.max_tokens):
             self._out.note(f"the context is {size.n_ctx} tokens, all that the {size.capped_by} allows")
         screen = Screen(self._shown) if is_live else None
-        if self._labels and n_drafts == 1:
+        if self._labels:
             return [self._choose(fitted, screen)]
         with answering.generation(self._model, fitted, wishes, n_drafts=n_drafts) as (generation, ids):
             answers = {number: Answer() for number in ids}
@@ -82,7 +81,6 @@ class RunJob:
 
     def _choose(self, fitted: "Fitted", screen: Screen | None) -> Answer:
         """Take the likeliest label, after the thought if there is one."""
-
         answer, prompt = Answer(), list(fitted.prompt.tokens)
         if fitted.prompt.reasoning is not None and self._wishes.thinking.mode != "off":
             with answering.generation(self._model, fitted, self._wishes) as (generation, _):
@@ -106,18 +104,17 @@ class RunJob:
             objects = [self._object(answer, number, extract=extract) for number, answer in enumerate(answers)]
             self._out.data(objects if drafts is not None else objects[0])
             if extract and not all("code" in each and each["code"] is not None for each in objects):
-                codes.append(1)
+                codes.append(ExitCode.FAILURE)
         return max(codes)
 
     def _check(self, answer: Answer) -> int:
         """Say how an answer ended, where that matters; return the exit code for it."""
-
         if answer.finish_reason == "cancelled":
-            return 130
+            return ExitCode.INTERRUPTED
         if answer.never_answered:
             say("error", f"the thought did not end within {answer.usage()['completion_tokens']} tokens")
             say("hint", "`--think-budget N` closes it after N tokens, `--max-tokens` gives it more room")
-            return 1
+            return ExitCode.FAILURE
         assert self._fitted is not None
         if answer.finish_reason == "length" and self._wishes.constraint is not None:
             say("error", f"the answer was cut at {answer.usage()['completion_tokens']} tokens, before it was complete")
@@ -125,7 +122,7 @@ class RunJob:
                 "hint",
                 "give it a larger `--max-tokens`" if not answer.hit_context_end else "ask for a larger `--ctx-size`",
             )
-            return 1
+            return ExitCode.FAILURE
         if not answer.text and answer.timings is not None and answer.timings.n_reasoning:
             self._out.warn("the model ended its turn after a thought, without an answer")
         if answer.hit_context_end:
@@ -135,14 +132,13 @@ class RunJob:
         return 0
 
     def _extract(self, answer: Answer, *, is_first: bool) -> int:
-
         block = first_code_block(answer.text)
         if not is_first:
             sys.stdout.write(DRAFT_BREAK)
         if block is None:
             say("error", "the answer has no fenced code block")
             talk(plain(answer.text, sys.stderr).rstrip("\n") + "\n")
-            return 1
+            return ExitCode.FAILURE
         if not block.is_closed:
             self._out.note("the code block is not closed, it goes to the end of the answer")
         sys.stdout.write(plain(block.text, sys.stdout))
@@ -150,7 +146,6 @@ class RunJob:
 
     def _object(self, answer: Answer, number: int, *, extract: bool) -> dict[str, Any]:
         """Say an answer for a program."""
-
         assert self._fitted is not None
         found: dict[str, Any] = {
             "model": self._stored.name,

@@ -102,3 +102,4 @@ class Chunk:
     reasoning: str = ""
     logprobs: "TokenLogprobs | None" = None
     is_answer: bool = False  # of a steered answer: it has begun
+    is_thought_open: bool = False  # of the last chunk: a thought has not ended

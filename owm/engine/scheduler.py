@@ -353,6 +353,7 @@ class Scheduler:
         logprobs: "TokenLogprobs | None" = None,
     ) -> Chunk:
         self._release(running)
+        is_thinking = running.guide is not None and running.guide.is_thinking
         text += running.stream.finish()
         stopped_by = running.stream.stopped_by
         if stopped_by is not None:  # it may have come to light in the text that was held back
@@ -370,6 +371,7 @@ class Scheduler:
             thought,
             logprobs,
             is_answer,
+            is_thinking,
         )
 
     def _end_all(self, chunks: list[Chunk]) -> None:

@@ -72,10 +72,10 @@ class Wishes:
             "constraint": self.constraint and {"kind": self.constraint.kind, "source": self.constraint.source},
             "answer_prefix": self.answer_prefix,
             "stops": list(self.stops),
-            "think_budget": self.think_budget,
             "is_raw": self.is_raw,
         }
-        return {name: value for name, value in found.items() if value}
+        budget = {} if self.think_budget is None else {"think_budget": self.think_budget}
+        return {name: value for name, value in found.items() if value} | budget
 
     def prompt(self, model: "Model", messages: Sequence[Mapping[str, Any]]) -> "Prompt":
         """Make the prompt of a conversation.

@@ -432,3 +432,20 @@ def test_the_columns_are_those_that_programs_rely_on(log: Log) -> None:
         "id", "time", "command", "model", "model_sha256", "prompt", "system", "answer", "reasoning", "settings",
         "finish_reason", "n_prompt", "n_generated", "n_reasoning", "timings", "owm_version",
     ]  # fmt: skip
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_failure(tmp_path: Path) -> None:
+    """As one `sudo owm run --log` leaves it: with modes that only its owner gets past."""
+    folder = tmp_path / "logs"
+    Log(folder).turn_on()
+    is_root = os.geteuid() == 0
+    folder.chmod(0)
+    if is_root:  # modes do not bind root
+        os.seteuid(65534)
+    try:
+        assert Log(folder).is_on is False
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+    assert Log(folder).is_on is True
