@@ -22,7 +22,7 @@ _HOMES = {
     "plan_pull": "owm.library",
     "Model": "owm.engine.model",
     "Sampling": "owm.engine.sampling",
-    "Wishes": "owm.library.answering",
+    "Wishes": "owm.engine.wishes",
     "ModelRef": "owm.store.refs",
     "OwmError": "owm.errors",
 }
@@ -44,9 +44,10 @@ __all__ = [
 if TYPE_CHECKING:
     from owm.engine.model import Model
     from owm.engine.sampling import Sampling
+    from owm.engine.wishes import Wishes
     from owm.errors import OwmError
     from owm.library import execute_pull, load, open_store, plan_pull
-    from owm.library.answering import Wishes, answer
+    from owm.library.answering import answer
     from owm.library.embedding import embed
     from owm.store.refs import ModelRef
 

@@ -129,8 +129,8 @@ def command(
     from owm.cli.opening import open_model
     from owm.cli.run_job import RunJob
     from owm.engine.family import sampling_defaults
+    from owm.engine.wishes import Wishes
     from owm.library import open_store
-    from owm.library.answering import Wishes
     from owm.library.configuring import effective
 
     _, early = effective(stored, open_store(), flags)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from owm.engine.model import Model
     from owm.engine.overflow import Fitted
     from owm.engine.scoring import ChoiceScore
-    from owm.library.answering import Wishes
+    from owm.engine.wishes import Wishes
     from owm.settings.layers import Setting
     from owm.store.model import StoredModel
 

@@ -22,6 +22,15 @@ def read_turns(text: str, name: str) -> tuple[dict[str, Any], ...]:
         value = value["messages"]
     elif isinstance(value, dict):
         value = [value]
+    return check_turns(value, name)
+
+
+def check_turns(value: Any, name: str) -> tuple[dict[str, Any], ...]:
+    """Return the turns of a list that was read from JSON, each content made one text.
+
+    Raises:
+        UsageError: it is no list of turns; the message names the turn, counted from 1.
+    """
     if not isinstance(value, list):
         raise UsageError(f"{name} is no list of turns, it is {_article(value)}", hint=_HINT)
     if not value:

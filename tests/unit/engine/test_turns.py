@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owm.engine.turns import ROLES, read_turns
+from owm.engine.turns import ROLES, check_turns, read_turns
 from owm.errors import UsageError
 
 TURNS = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
@@ -65,6 +65,13 @@ def test_a_turn_that_only_calls_tools_has_no_text() -> None:
 def test_what_is_no_conversation_is_refused_at_its_place(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         read_turns(text, "chat.json")
+
+
+def test_a_conversation_that_is_read_already_is_checked_alike() -> None:
+    assert list(check_turns(TURNS, "messages")) == TURNS
+    for value, message in ((None, "messages is no list of turns, it is null"), ([1], "messages, turn 1 is no object")):
+        with pytest.raises(UsageError, match=message):
+            check_turns(value, "messages")
 
 
 _json = st.recursive(

@@ -1,4 +1,4 @@
-"""Safetensors headers: what was packed is read back, in the order of the file and in a time that grows with their length."""
+"""Safetensors headers: what was packed is read back, in the order of the file and in a time that grows linearly."""
 
 import json
 import time
@@ -67,7 +67,7 @@ def test_a_name_is_kept_as_it_is(file: Path) -> None:
 
 
 def test_the_time_of_a_large_header_grows_with_its_length(file: Path) -> None:
-    """Of 100,000 tensors (mixtures of experts have one for each matrix of each expert): no step compares all with all."""
+    """Of 100,000 tensors (mixtures of experts have one for each expert): no step compares each with each."""
     entry = (
         '"model.layers.{}.mlp.experts.{}.down_proj.weight":{{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[{},{}]}}'
     )
