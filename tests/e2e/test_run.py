@@ -256,6 +256,8 @@ def test_ctrl_c_at_start_up_is_130_without_a_traceback() -> None:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         done = finish(process)
+        if "Fatal Python error" in done.stderr:  # not even the interpreter had begun, which owm has no hand in
+            continue
         assert done.exit_code in (0, 130, -signal.SIGINT)  # it was over; it had begun; it had not
         if done.exit_code == 130:
             assert "Traceback" not in done.stderr
