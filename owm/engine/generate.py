@@ -61,8 +61,15 @@ class Generation:
     it is cancelled, or when the iteration is left.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, feed: Callable[[], object] | None = None) -> None:
+        """Take a scheduler.
+
+        Args:
+            feed: called in the decoding thread before each step, to submit what comes next; it may wait for something
+                to submit while nothing runs. When it leaves the scheduler idle, there is no more.
+        """
         self._scheduler = scheduler
+        self._feed = feed
         self._chunks: queue.SimpleQueue[list[Chunk] | BaseException | None] = queue.SimpleQueue()
         self._is_over = threading.Event()
         self._decoding: Future[None] | None = None
@@ -105,7 +112,11 @@ class Generation:
 
     def _decode(self) -> None:
         try:
-            while not self._scheduler.is_idle:
+            while True:
+                if self._feed is not None and not self._scheduler.is_cancelled:
+                    self._feed()
+                if self._scheduler.is_idle:
+                    break
                 if chunks := self._scheduler.step():
                     self._chunks.put(chunks)
             self._chunks.put(None)

@@ -236,14 +236,19 @@ class Model:
         *,
         n_sequences: int = 1,
         n_shared: int = 0,
+        n_holders: int = 0,
         n_threads: int | None = None,
         flash_attention: bool = True,
+        piece: int | None = None,
+        isolates_failures: bool = False,
     ) -> "Iterator[Scheduler]":
         """Make a context for `n_sequences` of `n_ctx` tokens each, and a scheduler over it.
 
         Args:
             n_shared: tokens that all of them begin with, as drafts do; they are kept once.
+            n_holders: further sequences, for beginnings that some prompts have in common.
             flash_attention: llama.cpp's default, which on a processor rounds to 16 bits where few tokens are read.
+            piece, isolates_failures: as `owm.engine.scheduler.Scheduler` takes them.
 
         Raises:
             Unsupported: the model makes no text.
@@ -253,22 +258,30 @@ class Model:
         self.check_makes_text()
         if n_threads is not None and not 0 < n_threads <= probe.MAX_THREADS:
             raise UsageError(f"--threads must be between 1 and {probe.MAX_THREADS}: {n_threads}")
-        if not 0 < n_sequences <= llama.max_sequences():
+        if not 0 < n_sequences <= llama.max_sequences() - n_holders:
             raise UsageError(f"--drafts must be between 1 and {llama.max_sequences()}: {n_sequences}")
         threads = n_threads or self.cores.usable
-        n_tokens = n_shared + n_sequences * (n_ctx - n_shared)
+        n_tokens = n_shared + (n_sequences + n_holders) * (n_ctx - n_shared)
         native = llama.Context(
             self.native,
             n_ctx=n_tokens,
             n_batch=min(N_BATCH, n_tokens),
             n_ubatch=min(N_UBATCH, n_tokens) if flash_attention else self._exact_ubatch(n_tokens),
-            n_sequences=n_sequences,
+            n_sequences=n_sequences + n_holders,
             n_threads=threads,
             n_threads_batch=threads,
             kv_unified=n_shared > 0,
             flash_attention=flash_attention,
         )
-        scheduler = Scheduler(native, n_ctx_limit=n_ctx, vocabulary=lambda: self.vocabulary)
+        scheduler = Scheduler(
+            native,
+            n_slots=n_sequences,
+            n_ctx_limit=n_ctx,
+            n_prefill=N_UBATCH,
+            piece=piece,
+            isolates_failures=isolates_failures,
+            vocabulary=lambda: self.vocabulary,
+        )
         self._schedulers.append(scheduler)
         try:
             yield scheduler

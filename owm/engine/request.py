@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from owm.engine.sampling import Sampling
+from owm.errors import OwmError
 
 if TYPE_CHECKING:
     from owm.engine.constrain import Constraint
@@ -19,6 +20,7 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     CANCELLED = "cancelled"
+    FAILED = "failed"  # only among others, which go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Request:
         think_budget: tokens of thought, after which it is closed by force; None for any number.
         answer_prefix: what the answer begins with; it is fed and not sampled.
         n_logprobs: how many of the likeliest tokens to tell for each token of the answer.
+        splits: lengths of beginnings of the prompt that other requests have too, ascending; each is read once for all.
     """
 
     prompt: Tokens[int]
@@ -46,6 +49,7 @@ class Request:
     think_budget: int | None = None
     answer_prefix: str = ""
     n_logprobs: int = 0
+    splits: tuple[int, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -103,3 +107,4 @@ class Chunk:
     logprobs: "TokenLogprobs | None" = None
     is_answer: bool = False  # of a steered answer: it has begun
     is_thought_open: bool = False  # of the last chunk: a thought has not ended
+    error: OwmError | None = None  # of a failed answer

@@ -5,24 +5,22 @@ returns the chunks it gave, `is_idle` says when nothing is left: everything else
 """
 
 import threading
-import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from owm.engine.guide import Given, Guide
 from owm.engine.request import Chunk, FinishReason, Request, Timings
-from owm.engine.sampling import Sampling
-from owm.engine.text import TextStream
-from owm.errors import EngineError
+from owm.engine.running import Prefix, Running
+from owm.engine.sharing import Sharing
+from owm.errors import EngineError, OwmError
 from owm.native.llama import Context
-from owm.native.sampler import Sampler, SamplerSettings
 
 if TYPE_CHECKING:
     from owm.engine.constrain import Matcher, Vocabulary
-    from owm.engine.logprobs import TokenLogprobs
 
 __all__ = ["Chunk", "FinishReason", "Request", "Scheduler", "Timings"]
 
@@ -36,24 +34,6 @@ class _Waiting:
     matchers: "list[Matcher | None]"
 
 
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A request that holds a slot. `pending` tokens are known, but were not decoded yet; `guide` is None if plain."""
-
-    request_id: int
-    request: Request
-    slot: int
-    sampler: Sampler
-    stream: TextStream
-    guide: Guide | None
-    began: float
-    pending: list[int] = field(default_factory=list)
-    n_past: int = 0
-    logits_index: int | None = None
-    first_token_at: float | None = None
-    timings: Timings = field(default_factory=Timings)
-
-
 class Scheduler:
     """Continuous batching over the sequences of one context."""
 
@@ -61,22 +41,34 @@ class Scheduler:
         self,
         context: Context,
         *,
+        n_slots: int | None = None,
         n_ctx_limit: int | None = None,
+        n_prefill: int | None = None,
+        piece: int | None = None,
+        isolates_failures: bool = False,
         vocabulary: "Callable[[], Vocabulary] | None" = None,
     ) -> None:
         """Take a context.
 
         Args:
+            n_slots: sequences for requests, all by default; the others keep prefixes that requests share.
             n_ctx_limit: the most tokens a sequence may have (llama.cpp rounds contexts up).
+            n_prefill: the most prompt tokens in a step while answers are under way, so that these do not wait long.
+            piece: prompts are read up to multiples of so many tokens, so that how one is read depends on it alone.
+            isolates_failures: a request that fails ends with a chunk that says why, and the others go on.
             vocabulary: gives what constraints need to know of the model's tokens.
         """
         self._context = context
+        self._n_slots = context.n_sequences if n_slots is None else n_slots
         self._limit = min(n_ctx_limit or context.n_ctx_sequence, context.n_ctx_sequence)
+        self._n_prefill = n_prefill or context.n_batch
+        self._piece = piece
+        self._isolates_failures = isolates_failures
         self._vocabulary = vocabulary
-        self._free = deque(range(context.n_sequences))
+        self._free = list(range(self._n_slots))  # ascending
         self._waiting: deque[_Waiting] = deque()
-        self._running: list[_Running] = []
-        self._sharing: list[list[_Running]] = []  # groups whose first one is still at their common prompt
+        self._running: list[Running] = []  # in the order in which they began
+        self._sharing = Sharing(context, range(self._n_slots, context.n_sequences))
         self._next_id = 0
         self._is_closed = False
         self._stepping = threading.Lock()  # a context is not freed under a decode
@@ -85,6 +77,31 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Nothing waits and nothing runs."""
         return self._is_closed or (not self._waiting and not self._running)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Nothing that is submitted will run any more."""
+        return self._is_closed or self._context.is_cancelled
+
+    @property
+    def n_slots(self) -> int:
+        """How many requests can run at the same time."""
+        return self._n_slots
+
+    @property
+    def n_running(self) -> int:
+        """Requests that hold a slot."""
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        """Requests that have none yet."""
+        return sum(len(waiting.ids) for waiting in self._waiting)
+
+    @property
+    def held_prefixes(self) -> tuple[Prefix, ...]:
+        """Beginnings of prompts that need not be read again."""
+        return self._sharing.held
 
     def submit(self, request: Request) -> int:
         """Queue a request; return the id that its chunks will carry.
@@ -104,7 +121,7 @@ class Scheduler:
             EngineError: as `submit`, or the context has not so many sequences over one cache.
             UsageError: as `submit`.
         """
-        if not 0 < n <= self._context.n_sequences or (n > 1 and not self._context.is_unified):
+        if not 0 < n <= self._n_slots or (n > 1 and not self._context.is_unified):
             raise EngineError(f"{n} drafts need a context of so many sequences that share a cache")
         sampling = request.sampling.with_seed()
         return self._submit([replace(request, sampling=sampling.of_draft(i)) for i in range(n)])
@@ -161,6 +178,7 @@ class Scheduler:
             try:
                 yield self._context
             finally:
+                self._sharing.clear()
                 for sequence in range(self._context.n_sequences):
                     self._context.forget(sequence)
 
@@ -170,8 +188,9 @@ class Scheduler:
         with self._stepping:
             if not self._is_closed:
                 self._is_closed = True
-                for running in list(self._running):
-                    self._release(running)
+                for running in self._running:
+                    running.close()
+                self._running.clear()
                 self._context.close()
 
     def _step(self) -> list[Chunk]:
@@ -181,6 +200,8 @@ class Scheduler:
         if self._context.is_cancelled:
             self._end_all(chunks)
             return chunks
+        if self._free and not self._waiting:
+            self._close_gaps()
         self._fill_batch()
         if not self._context.batch.n_tokens:  # whatever ran has ended before anything was read
             return chunks
@@ -190,217 +211,89 @@ class Scheduler:
             return chunks
         if status == 1:
             raise EngineError("the KV cache has no room for the next tokens", hint="ask for a larger `--ctx-size`")
-        if self._sharing:
-            self._share_prompts()
+        for running in self._running:
+            if running.prefixes:
+                self._sharing.advance(running)
         for running in tuple(self._running):
             if running.logits_index is not None:
-                self._sample(running, chunks)
+                self._advance(running, running.sample, chunks)
         return chunks
 
     def _fill_slots(self, chunks: list[Chunk]) -> None:
-        """Give slots to those who wait, in order; the first of a group reads the prompt for all."""
+        """Give slots to those who wait, in order; what their prompts share is read by the first of them."""
         while self._waiting and len(self._waiting[0].ids) <= len(self._free):
             waiting = self._waiting.popleft()
-            began = time.perf_counter()
-            group = [
-                self._begin(request_id, request, matcher, began)
-                for request_id, request, matcher in zip(waiting.ids, waiting.requests, waiting.matchers, strict=True)
-            ]
-            for running in group:
-                if running.guide is not None:
-                    self._take_given(running, running.guide, chunks)
-            if len(group) > 1 and group[0] in self._running:  # some answers end before anything is read
-                self._sharing.append(group)
-                for running in group[1:]:
-                    running.pending.clear()
+            are_drafts = len(waiting.ids) > 1
+            for request_id, request, matcher in zip(waiting.ids, waiting.requests, waiting.matchers, strict=True):
+                slot = self._free.pop(0)
+                self._context.forget(slot)
+                running = Running.begin(request_id, request, slot, self._context, self._limit, matcher)
+                self._running.append(running)
+                self._advance(running, running.take_given, chunks)
+                if not running.has_ended and (are_drafts or request.splits):
+                    lengths = (len(running.pending),) if are_drafts else request.splits
+                    running.prefixes = [tuple(running.pending[:length]) for length in lengths]
+                    self._sharing.begin(running)
 
-    def _begin(self, request_id: int, request: Request, matcher: "Matcher | None", began: float) -> _Running:
-        slot = self._free.popleft()
-        self._context.forget(slot)
-        settings = request.sampling.with_seed()
-        sampler = Sampler(_settings(settings), self._context.model)
-        sampler.accept(request.prompt)
-        stream = TextStream(request.stops, request.thoughts())
-        guide = None if request.is_plain else Guide(request, self._context.model, stream, sampler, matcher)
-        running = _Running(request_id, request, slot, sampler, stream, guide, began, list(request.prompt))
-        running.timings.n_prompt = len(request.prompt)
-        self._running.append(running)
-        return running
+    def _advance(self, running: Running, take: Callable[[list[Chunk]], None], chunks: list[Chunk]) -> None:
+        """Let a request take what comes next, and free its slot if that ends it."""
+        try:
+            take(chunks)
+        except OwmError as error:
+            if not self._isolates_failures:
+                raise
+            chunks.append(running.end(FinishReason.FAILED, error=error))
+        if running.has_ended:
+            self._release(running)
+
+    def _close_gaps(self) -> None:
+        """Move the last sequences to free places before them: llama.cpp computes at once what lies side by side."""
+        if self._context.is_unified:
+            return
+        for running in sorted(self._running, key=attrgetter("slot"), reverse=True):
+            if self._free[0] > running.slot:
+                return
+            free = self._free.pop(0)
+            insort(self._free, running.slot)
+            running.move(free)
 
     def _fill_batch(self) -> None:
-        """The next token of each answer under way, then prompt tokens into the room that is left."""
-        self._context.batch.clear()
-        prefilling = []
+        """The next token of each answer under way, then prompt tokens into the room that is left, oldest first."""
+        batch = self._context.batch
+        batch.clear()
+        n_room, n_prefill = batch.capacity, batch.capacity
+        counts: dict[Running, int] = {}
         for running in self._running:
-            if running.first_token_at is None:
-                prefilling.append(running)
-            else:
-                self._feed(running)
-        for running in prefilling:
-            self._feed(running)
-
-    def _feed(self, running: _Running) -> None:
-        """Put a request's pending tokens into the batch, as many as there is room for; the last one gives logits."""
-        batch, pending, position = self._context.batch, running.pending, running.n_past
-        n_room = batch.capacity - batch.n_tokens
-        n_rest = len(pending) - n_room
-        running.logits_index = None
-        for token in pending if n_rest <= 0 else pending[:n_room]:
-            running.logits_index = batch.add(token, position, running.slot, wants_logits=False)
-            position += 1
-        running.n_past = position
-        if n_rest > 0:
-            running.logits_index = None
-        elif running.logits_index is not None:
-            batch.want_logits(running.logits_index)
-        del pending[:n_room]
-
-    def _share_prompts(self) -> None:
-        """Let the others of a group go on from where its first one has read the prompt."""
-        for group in tuple(self._sharing):
-            first, *others = group
-            if first.logits_index is None:
-                continue
-            self._sharing.remove(group)
-            for running in others:
-                self._context.share(first.slot, running.slot)
-                running.n_past, running.logits_index = first.n_past, first.logits_index
-
-    def _sample(self, running: _Running, chunks: list[Chunk]) -> None:
-        """Draw a token from the logits of a request, and take it."""
-        context, index, guide = self._context, running.logits_index, running.guide
-        assert index is not None
-        token = running.sampler.sample(context, index) if guide is None else guide.draw(context, index)
-        now = time.perf_counter()
-        timings = running.timings
-        if running.first_token_at is None:
-            running.first_token_at = now
-            timings.prefill_seconds = now - running.began
-        timings.decode_seconds = now - running.first_token_at
-        if token is not None:
-            if context.model.is_end(token) and not running.request.sampling.ignore_eos:
-                if guide is None or not guide.refuses_end():
-                    timings.n_generated += 1
-                    chunks.append(self._end(running, FinishReason.STOP, "", token))
-                    return
-            elif self._take(running, token, chunks):
-                return
-        if guide is not None:
-            self._take_given(running, guide, chunks)
-
-    def _take_given(self, running: _Running, guide: Guide, chunks: list[Chunk]) -> None:
-        """Take what follows without being drawn: an answer's beginning, the end of a thought, what is forced."""
-        while (given := guide.given(running.timings.n_reasoning)) is not None:
-            if given.text:
-                if self._take_beginning(running, guide, given, chunks):
-                    return
-                continue
-            for n_left, token in zip(range(len(given.tokens) - 1, -1, -1), given.tokens, strict=True):
-                if self._take(running, token, chunks, is_last=n_left == 0):
-                    return
-
-    def _take_beginning(self, running: _Running, guide: Guide, given: Given, chunks: list[Chunk]) -> bool:
-        """Feed the beginning of an answer, which counts as a part of the prompt; return whether it is all of it."""
-        running.pending += given.tokens
-        running.timings.n_prompt += len(given.tokens)
-        text = running.stream.push(given.text.encode())
-        is_over = running.n_past + len(running.pending) > self._limit
-        if is_over or running.stream.stopped_by is not None or guide.is_finished:
-            reason = FinishReason.LENGTH if is_over else FinishReason.STOP
-            chunks.append(self._end(running, reason, text, None, context_end=is_over))
-            return True
-        chunks.append(Chunk(running.request_id, text, None))
-        return False
-
-    def _take(self, running: _Running, token: int, chunks: list[Chunk], *, is_last: bool = True) -> bool:
-        """Make a token, which is no end, a part of the answer; return whether the answer ended with it.
-
-        Args:
-            is_last: none of what the guide knows to come is left.
-        """
-        model, stream, guide, timings = self._context.model, running.stream, running.guide, running.timings
-        timings.n_generated += 1
-        logprobs = None
-        if guide is None:
-            text = stream.push(model.piece(token, special=False))
-        else:
-            timings.n_reasoning += guide.is_thinking
-            text = guide.push(token)
-            logprobs = guide.logprobs(token)
-        reason, is_context_end = None, False
-        if stream.stopped_by is not None or (guide is not None and is_last and guide.is_finished):
-            reason = FinishReason.STOP
-        elif running.request.max_tokens is not None and timings.n_generated >= running.request.max_tokens:
-            reason = FinishReason.LENGTH
-        elif running.n_past + len(running.pending) >= self._limit:
-            reason, is_context_end = FinishReason.LENGTH, True
-        if reason is not None:
-            chunks.append(self._end(running, reason, text, token, context_end=is_context_end, logprobs=logprobs))
-            return True
-        running.pending.append(token)
-        thought, is_answer = stream.take_thought(), guide is not None and guide.has_begun
-        chunks.append(Chunk(running.request_id, text, token, reasoning=thought, logprobs=logprobs, is_answer=is_answer))
-        return False
-
-    def _end(
-        self,
-        running: _Running,
-        reason: FinishReason,
-        text: str,
-        token: int | None,
-        *,
-        context_end: bool = False,
-        logprobs: "TokenLogprobs | None" = None,
-    ) -> Chunk:
-        self._release(running)
-        is_thinking = running.guide is not None and running.guide.is_thinking
-        text += running.stream.finish()
-        stopped_by = running.stream.stopped_by
-        if stopped_by is not None:  # it may have come to light in the text that was held back
-            reason, context_end = FinishReason.STOP, False
-        thought = running.stream.take_thought()
-        is_answer = running.guide is not None and running.guide.has_begun
-        return Chunk(
-            running.request_id,
-            text,
-            token,
-            reason,
-            stopped_by,
-            context_end,
-            running.timings,
-            thought,
-            logprobs,
-            is_answer,
-            is_thinking,
-        )
+            if running.is_decoding:
+                counts[running] = n = running.readable(n_room)
+                n_room -= n
+                n_prefill = self._n_prefill
+        n_room = min(n_room, n_prefill)
+        for running in self._running:
+            if not running.is_decoding:
+                counts[running] = n = running.readable(n_room, self._piece)
+                n_room -= n
+        # In the order of their slots, without which llama.cpp computes them in several parts.
+        for running in sorted(counts, key=attrgetter("slot")):
+            running.feed(counts[running])
 
     def _end_all(self, chunks: list[Chunk]) -> None:
         """End what runs or waits as cancelled."""
         self._sharing.clear()
-        chunks += [self._end(running, FinishReason.CANCELLED, "", None) for running in tuple(self._running)]
+        for running in tuple(self._running):
+            chunks.append(running.end(FinishReason.CANCELLED))
+            running.prefixes.clear()
+            running.awaits = None
+            self._release(running)
         while self._waiting:
             waiting = self._waiting.popleft()
             for request_id, request in zip(waiting.ids, waiting.requests, strict=True):
                 timings = Timings(n_prompt=len(request.prompt))
                 chunks.append(Chunk(request_id, "", None, FinishReason.CANCELLED, timings=timings))
 
-    def _release(self, running: _Running) -> None:
-        running.sampler.close()
+    def _release(self, running: Running) -> None:
+        running.close()
         self._running.remove(running)
+        self._sharing.leave(running)
         self._context.forget(running.slot)
-        self._free.append(running.slot)
-
-
-def _settings(sampling: Sampling) -> SamplerSettings:
-    return SamplerSettings(
-        temp=sampling.temp,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        repeat_penalty=sampling.repeat_penalty,
-        repeat_last_n=sampling.repeat_last_n,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        seed=sampling.seed or 0,
-        ignore_eos=sampling.ignore_eos,
-    )
+        insort(self._free, running.slot)
