@@ -4,10 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from owm.cli.output import talk
 from owm.cli.terminal import is_terminal, visible
+from owm.engine.answer import Answer as BareAnswer
 from owm.engine.request import Chunk, Timings
 from owm.units import format_bytes, format_rate, format_seconds
 
@@ -20,52 +21,14 @@ Shown = Literal["show", "hide", "only"]
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
-class Answer:
-    """One answer, as far as it is made."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.reasoning = ""
-        self.finish_reason = "cancelled"
-        self.hit_context_end = False
-        self.is_thought_open = False
-        self.logprobs: list[dict[str, Any]] = []
-        self.timings: Timings | None = None
-        self.n_thought = 0  # tokens, where the answer was chosen and not drawn
-
-    def take(self, chunk: Chunk) -> None:
-        """Add what a step gave."""
-        self.text += chunk.text
-        self.reasoning += chunk.reasoning
-        if chunk.logprobs is not None:
-            self.logprobs.append(chunk.logprobs.as_json())
-        if chunk.finish_reason is not None:
-            self.finish_reason = chunk.finish_reason.value
-            self.hit_context_end = chunk.hit_context_end
-            self.timings = chunk.timings
-            self.is_thought_open = chunk.is_thought_open
+class Answer(BareAnswer):
+    """An answer, with what a command says about it."""
 
     def choose(self, scores: "Sequence[ChoiceScore]", *, n_prompt: int, seconds: float) -> None:
         """Take the likeliest of some labels for the answer."""
         best = max(scores, key=lambda score: score.probability)
         self.text, self.finish_reason = best.text, "stop"
         self.timings = Timings(n_prompt, self.n_thought + best.n_tokens, self.n_thought, seconds)
-
-    @property
-    def never_answered(self) -> bool:
-        """It thought until there was no room left."""
-        return self.finish_reason == "length" and self.is_thought_open
-
-    def usage(self) -> dict[str, int]:
-        """Token counts, under the names that other programs know."""
-        t = self.timings
-        prompt, completion = (t.n_prompt, t.n_generated) if t else (0, 0)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "total_tokens": prompt + completion,
-            "reasoning_tokens": t.n_reasoning if t else 0,
-        }
 
     def timings_json(self, load_seconds: float) -> dict[str, float | int | None]:
         """Seconds and rates; the first token is counted from the loaded model on."""

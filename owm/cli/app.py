@@ -31,6 +31,9 @@ class Command:
 
 COMMANDS = {
     "run": Command("run", "Answer a prompt: from the argument, from a pipe, or both."),
+    "batch": Command(
+        "batch", "Answer all prompts of a file, many at a time; killed or stopped, the same command goes on."
+    ),
     "embed": Command("embed", "Make vectors (embeddings) of texts."),
     "pull": Command("pull", "Fetch models into the store."),
     "convert": Command("convert", "Make a model file (GGUF) from a checkpoint: a folder, or a repo with safetensors."),

@@ -12,7 +12,6 @@ from owm.errors import UsageError
 
 if TYPE_CHECKING:
     from owm.engine.asked import Asked
-    from owm.engine.template import Thinking
     from owm.settings.layers import Setting
 
 
@@ -128,8 +127,8 @@ def command(
 
     from owm.cli.opening import open_model
     from owm.cli.run_job import RunJob
+    from owm.cli.wishing import make_wishes
     from owm.engine.family import sampling_defaults
-    from owm.engine.wishes import Wishes
     from owm.library import open_store
     from owm.library.configuring import effective
 
@@ -148,19 +147,17 @@ def command(
         _check_thinking(value["think"], think_budget, extract=extract)
         if not raw and value["system"] and not _has_system(asked):
             asked = replace(asked, turns=({"role": "system", "content": value["system"]}, *asked.turns))
-        wishes = Wishes(
-            sampling=sampling.with_seed(),
-            max_tokens=value["max_tokens"],
-            n_ctx=value["ctx_size"],
-            n_threads=value["threads"],
-            stops=tuple(text_of(text, "--stop") for text in stop or ()),
+        wishes = make_wishes(
+            value,
+            sampling.with_seed(),
+            stop=stop,
             constraint=constraint,
-            answer_prefix=text_of(answer_prefix or "", "--answer-prefix"),
-            n_logprobs=logprobs or 0,
-            thinking=_thinking(value["think"], value["effort"], is_effort_asked=effort is not None),
+            answer_prefix=answer_prefix,
+            logprobs=logprobs,
             think_budget=think_budget,
+            is_effort_asked=effort is not None,
+            raw=raw,
             overflow=mode,
-            is_raw=raw,
         )
         job = RunJob(opened, stored, wishes, out, asked, labels=labels, shown=value["think"])
         if chunk is not None:
@@ -214,15 +211,6 @@ def _check_thinking(think: str | None, think_budget: int | None, *, extract: boo
         raise UsageError("--think only shows no answer to extract from")
     if think_budget is not None and think == "off":
         raise UsageError("--think off leaves no thought for --think-budget")
-
-
-def _thinking(think: str | None, effort: Any, *, is_effort_asked: bool) -> "Thinking":
-    """Return what is wished of a thought: to show it is to want one."""
-    from owm.engine.template import Thinking
-
-    if think == "off":
-        return Thinking("off", effort if is_effort_asked else None)
-    return Thinking("on" if think in ("show", "only") else "auto", effort)
 
 
 def _has_system(asked: "Asked") -> bool:

@@ -182,7 +182,7 @@ class RunJob:
         entries = [
             logs.LogEntry(
                 command="run",
-                model=_name_of(self._stored),
+                model=self._stored.full_name,
                 model_sha256=manifest.files[0].sha256 if manifest else None,
                 prompt=asked.question if self._wishes.is_raw else turns,
                 system=next((str(turn["content"]) for turn in turns if turn["role"] == "system"), None),
@@ -201,10 +201,3 @@ class RunJob:
         ]
         if problem := logs.record(*entries, is_forced=is_forced):
             self._out.warn(problem)
-
-
-def _name_of(stored: "StoredModel") -> str:
-    """Return the one name of a model: a file on disk by its whole path."""
-    if stored.manifest is None:
-        return str(stored.path.resolve())
-    return f"{stored.name}:{stored.label}" if stored.label else stored.name

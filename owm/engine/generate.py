@@ -61,12 +61,13 @@ class Generation:
     it is cancelled, or when the iteration is left.
     """
 
-    def __init__(self, scheduler: Scheduler, feed: Callable[[], object] | None = None) -> None:
+    def __init__(self, scheduler: Scheduler, feed: Callable[[], list[Chunk] | None] | None = None) -> None:
         """Take a scheduler.
 
         Args:
-            feed: called in the decoding thread before each step, to submit what comes next; it may wait for something
-                to submit while nothing runs. When it leaves the scheduler idle, there is no more.
+            feed: called in the decoding thread before each step, to submit what comes next. It returns chunks of its
+                own, of requests that failed before they were any, or None when there is nothing more to come. While
+                nothing runs, it may wait, as long as the scheduler is not cancelled.
         """
         self._scheduler = scheduler
         self._feed = feed
@@ -112,11 +113,12 @@ class Generation:
 
     def _decode(self) -> None:
         try:
-            while True:
-                if self._feed is not None and not self._scheduler.is_cancelled:
-                    self._feed()
+            has_more = self._feed is not None
+            while has_more or not self._scheduler.is_idle:
+                if has_more:
+                    has_more = self._take_feed()
                 if self._scheduler.is_idle:
-                    break
+                    continue
                 if chunks := self._scheduler.step():
                     self._chunks.put(chunks)
             self._chunks.put(None)
@@ -124,3 +126,12 @@ class Generation:
             self._chunks.put(error)
         finally:
             self._is_over.set()
+
+    def _take_feed(self) -> bool:
+        """Let more be submitted; return whether there may be still more."""
+        assert self._feed is not None
+        if self._scheduler.is_cancelled or (chunks := self._feed()) is None:
+            return False
+        if chunks:
+            self._chunks.put(chunks)
+        return True

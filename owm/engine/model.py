@@ -83,9 +83,9 @@ class Model:
         self.weights_bytes = sum(path.stat().st_size for path in files)
         llama.start(log)
         self.cores = probe.cores()
-        self.placement, layers = _place(self.header, self.weights_bytes, n_gpu_layers)
+        self.placement, self._n_gpu_layers = _place(self.header, self.weights_bytes, n_gpu_layers)
         self.unused_gpu = _unused_gpu()
-        self.native = llama.Model(files[0], n_gpu_layers=layers)
+        self.native = llama.Model(files[0], n_gpu_layers=self._n_gpu_layers)
         if self.native.has_encoder and not self.native.has_decoder:
             raise Unsupported(f"{self.path.name} is an encoder that owm cannot run ({self.header.architecture})")
         self._schedulers: list[Scheduler] = []
@@ -221,6 +221,13 @@ class Model:
             weights_bytes=self.weights_bytes,
             memory_bytes=probe.memory().total,
         )
+
+    def free_bytes(self) -> int:
+        """Return the memory that there is for contexts beside the weights, on the GPU if those are there."""
+        if self._n_gpu_layers and (gpus := [device for device in ggml.devices() if device.is_gpu]):
+            return max(0, sum(gpu.free_bytes for gpu in gpus) - GPU_RESERVE_BYTES)
+        # Mapped weights take memory only as they are read.
+        return max(0, probe.memory().available - self.weights_bytes - context_size.COMPUTE_BYTES)
 
     @cached_property
     def vocabulary(self) -> "Vocabulary":

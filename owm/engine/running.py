@@ -58,7 +58,7 @@ class Running:
         cls, request_id: int, request: Request, slot: int, context: Context, limit: int, matcher: "Matcher | None"
     ) -> "Running":
         """Make what a request needs, with all of its prompt still to be read."""
-        sampler = Sampler(_settings(request.sampling.with_seed()), context.model)
+        sampler = Sampler(sampler_settings(request.sampling.with_seed()), context.model)
         sampler.accept(request.prompt)
         stream = TextStream(request.stops, request.thoughts())
         guide = None if request.is_plain else Guide(request, context.model, stream, sampler, matcher)
@@ -239,7 +239,8 @@ class Running:
         self.sampler.close()
 
 
-def _settings(sampling: Sampling) -> SamplerSettings:
+def sampler_settings(sampling: Sampling) -> SamplerSettings:
+    """Say settings as a sampler chain takes them."""
     return SamplerSettings(
         temp=sampling.temp,
         top_k=sampling.top_k,

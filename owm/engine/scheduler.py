@@ -54,7 +54,7 @@ class Scheduler:
             n_slots: sequences for requests, all by default; the others keep prefixes that requests share.
             n_ctx_limit: the most tokens a sequence may have (llama.cpp rounds contexts up).
             n_prefill: the most prompt tokens in a step while answers are under way, so that these do not wait long.
-            piece: prompts are read up to multiples of so many tokens, so that how one is read depends on it alone.
+            piece: prompts are read up to multiples of so many tokens: with one slot, each by itself decides how.
             isolates_failures: a request that fails ends with a chunk that says why, and the others go on.
             vocabulary: gives what constraints need to know of the model's tokens.
         """
@@ -69,6 +69,7 @@ class Scheduler:
         self._waiting: deque[_Waiting] = deque()
         self._running: list[Running] = []  # in the order in which they began
         self._sharing = Sharing(context, range(self._n_slots, context.n_sequences))
+        self.n_decoded = 0  # tokens, of prompts and answers
         self._next_id = 0
         self._is_closed = False
         self._stepping = threading.Lock()  # a context is not freed under a decode
@@ -211,6 +212,7 @@ class Scheduler:
             return chunks
         if status == 1:
             raise EngineError("the KV cache has no room for the next tokens", hint="ask for a larger `--ctx-size`")
+        self.n_decoded += self._context.batch.n_tokens
         for running in self._running:
             if running.prefixes:
                 self._sharing.advance(running)
@@ -231,7 +233,9 @@ class Scheduler:
                 self._running.append(running)
                 self._advance(running, running.take_given, chunks)
                 if not running.has_ended and (are_drafts or request.splits):
-                    lengths = (len(running.pending),) if are_drafts else request.splits
+                    n = len(running.pending)
+                    # The last token is shared by drafts alone: with it goes what the next is drawn from.
+                    lengths = [n] if are_drafts else sorted({length for length in request.splits if 0 < length < n})
                     running.prefixes = [tuple(running.pending[:length]) for length in lengths]
                     self._sharing.begin(running)
 

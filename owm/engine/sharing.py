@@ -29,8 +29,9 @@ class Sharing:
 
     def begin(self, running: Running) -> None:
         """Give a request the longest of its prefixes that is kept; the next one it reads, or waits for its reader."""
+        n_all = running.n_past + len(running.pending)  # a kept sequence gives no logits: something has to be read
         for prefix in reversed(running.prefixes):
-            if (holder := self._held.get(prefix)) is not None:
+            if (holder := self._held.get(prefix)) is not None and len(prefix) < n_all:
                 self._held.move_to_end(prefix)
                 running.go_on_from(holder, len(prefix))
                 break

@@ -29,6 +29,13 @@ class StoredModel:
         return self.files[0]
 
     @property
+    def full_name(self) -> str:
+        """The one name of a model: a file on disk by its whole path."""
+        if self.manifest is None:
+            return str(self.path.resolve())
+        return f"{self.name}:{self.label}" if self.label else self.name
+
+    @property
     def is_gone(self) -> bool:
         """Another tool removed the files."""
         return not all(map(file_exists, self.files))

@@ -1,12 +1,16 @@
-"""The scheduler over a real llama.cpp context: slots, chunks of prefill, ends, cancelling, repeatable seeds."""
+"""The scheduler over a real llama.cpp context: slots, chunks of prefill, ends, failures, cancelling, seeds."""
 
+import queue
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from owm.engine.generate import Generation, decoded
@@ -281,6 +285,211 @@ def test_there_is_a_bound_on_drafts(model: Model, n_sequences: int) -> None:
         model.scheduler(64, n_sequences=n_sequences),
     ):
         pass
+
+
+# -- failures ----------------------------------------------------------------------------------------------------------
+
+
+class DeadEnd:
+    """A constraint that allows no token any more after some, or that fails at once."""
+
+    is_finished = is_complete = False
+
+    def __init__(self, n_allowed: int) -> None:
+        self._n_left = n_allowed
+
+    def matcher(self, vocabulary: object) -> "DeadEnd":
+        return DeadEnd(self._n_left)
+
+    def forced(self) -> list[int]:
+        if self._n_left < 0:
+            raise EngineError("the answer cannot begin")
+        return []
+
+    def allows(self, token: int) -> bool:
+        return self._n_left > 0
+
+    def accept(self, token: int) -> None:
+        self._n_left -= 1
+
+    def mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return np.zeros(1000, np.bool_)
+
+
+def _beside_a_dead_end(model: Model, n_allowed: int) -> list[Request]:
+    prompts = [model.tokenize("the tin on a ") * 2 + [40 + i] for i in range(4)]
+    n = len(prompts[0]) - 1
+    requests = [Request(prompt, GREEDY, max_tokens=6, splits=(n - 9, n)) for prompt in prompts]
+    # The first is the one that reads for the others.
+    return [replace(requests[0], constraint=DeadEnd(n_allowed)), *requests[1:]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n_allowed", [-1, 0, 1, 3])
+def test_a_request_that_fails_does_not_take_others_with_it(model: Model, n_allowed: int) -> None:
+    """It may fail before it has read anything, with its first token, or amid its answer."""
+    requests = _beside_a_dead_end(model, n_allowed)
+    with model.scheduler(128, n_threads=1, flash_attention=False) as scheduler:
+        ids = [scheduler.submit(request) for request in requests[1:]]
+        alone = _run(scheduler)
+        expected = [_tokens(alone[request_id]) for request_id in ids]
+    with model.scheduler(
+        128, n_sequences=3, n_holders=1, n_threads=1, flash_attention=False, isolates_failures=True
+    ) as scheduler:
+        failing, *ids = [scheduler.submit(request) for request in requests]
+        chunks = _run(scheduler)
+        later = scheduler.submit(requests[1])
+        assert _tokens(_run(scheduler)[later]) == expected[0]
+    assert [_tokens(chunks[request_id]) for request_id in ids] == expected
+    assert all(chunks[request_id][-1].finish_reason is FinishReason.LENGTH for request_id in ids)
+    last = chunks[failing][-1]
+    assert len(chunks[failing]) == max(n_allowed, 0) + 1
+    assert last.finish_reason is FinishReason.FAILED
+    assert isinstance(last.error, EngineError)
+    assert str(last.error).startswith("the answer cannot" if n_allowed < 0 else "no token of the model goes on")
+    assert last.timings is not None
+    assert last.timings.n_generated == max(n_allowed, 0)
+    assert all(chunk.error is None for each in chunks.values() for chunk in each if chunk is not last)
+
+
+@pytest.mark.parametrize("n_allowed", [-1, 0, 3])
+def test_a_failure_ends_the_step_where_nobody_asked_for_more(model: Model, n_allowed: int) -> None:
+    with model.scheduler(128, n_sequences=4, n_threads=1) as scheduler:
+        for request in _beside_a_dead_end(model, n_allowed):
+            scheduler.submit(request)
+        with pytest.raises(EngineError, match=r"the answer cannot|no token of the model"):
+            _run(scheduler)
+
+
+def test_a_failed_answer_keeps_the_text_that_was_certain(model: Model) -> None:
+    prompt = model.tokenize("the tin")
+    with model.scheduler(128, n_threads=1, isolates_failures=True) as scheduler:
+        whole = scheduler.submit(Request(prompt, GREEDY, max_tokens=3))
+        text = "".join(chunk.text for chunk in _run(scheduler)[whole])
+        constraint: Any = DeadEnd(3)
+        held_back = text[-1:] + "\x00"
+        cut = scheduler.submit(Request(prompt, GREEDY, stops=(held_back,), constraint=constraint))
+        chunks = _run(scheduler)[cut]
+    assert chunks[-1].finish_reason is FinishReason.FAILED
+    assert chunks[-1].stopped_by is None
+    assert "".join(chunk.text for chunk in chunks) == text
+
+
+# -- fed while it runs -------------------------------------------------------------------------------------------------
+
+
+def _answers(generation: Generation) -> dict[int, list[int | None]]:
+    answers: dict[int, list[int | None]] = {}
+    for chunk in generation:
+        answers.setdefault(chunk.request_id, []).append(chunk.token)
+    return answers
+
+
+def test_requests_are_fed_while_others_run(model: Model) -> None:
+    prompts = [[*model.tokenize("the tin on a "), 40 + i] for i in range(9)]
+    requests = [Request(prompt, GREEDY, max_tokens=2 + i % 4) for i, prompt in enumerate(prompts)]
+    with model.scheduler(128, n_threads=1, flash_attention=False) as scheduler:
+        ids = [scheduler.submit(request) for request in requests]
+        alone = _run(scheduler)
+        expected = [_tokens(alone[request_id]) for request_id in ids]
+    with model.scheduler(128, n_sequences=3, n_threads=1, flash_attention=False) as scheduler:
+        left, n_running = list(requests), []
+
+        def feed() -> list[Chunk] | None:
+            if not left:
+                return None
+            while left and scheduler.n_running + scheduler.n_waiting < scheduler.n_slots:
+                n_running.append(scheduler.n_running)
+                scheduler.submit(left.pop(0))
+            return []
+
+        answers = _answers(Generation(scheduler, feed))
+    assert [answers[request_id] for request_id in sorted(answers)] == expected
+    assert max(n_running) == 2, "the others went on"
+
+
+def test_what_feeds_may_wait_while_nothing_runs(model: Model) -> None:
+    """Requests come from another thread, the second when the first was answered."""
+    rows: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+    request = Request(model.tokenize("the tin"), GREEDY, max_tokens=3)
+    with model.scheduler(128, n_threads=1) as scheduler:
+
+        def feed() -> list[Chunk] | None:
+            if not scheduler.is_idle:
+                return []
+            if (row := rows.get(timeout=30)) is None:
+                return None
+            scheduler.submit(row)
+            return []
+
+        rows.put(request)
+        reasons = []
+        for chunk in Generation(scheduler, feed):
+            if chunk.finish_reason:
+                reasons.append(chunk.finish_reason)
+                rows.put(request if len(reasons) < 3 else None)
+    assert reasons == [FinishReason.LENGTH] * 3
+
+
+def test_what_feeds_can_give_chunks_of_its_own(model: Model) -> None:
+    error = EngineError("no request could be made of it")
+    own = [Chunk(-1, "", None, FinishReason.FAILED, error=error)]
+    with model.scheduler(128, n_threads=1) as scheduler:
+        feeds: list[list[Chunk] | None] = [own, [], None]
+        chunks = list(Generation(scheduler, lambda: feeds.pop(0)))
+    assert chunks == own
+    assert feeds == []
+
+
+def test_when_what_feeds_fails_the_iteration_does(model: Model) -> None:
+    with model.scheduler(128, n_threads=1) as scheduler:
+        scheduler.submit(Request(model.tokenize("the"), GREEDY))
+        n_calls = 0
+
+        def feed() -> list[Chunk] | None:
+            nonlocal n_calls
+            n_calls += 1
+            if n_calls == 5:
+                raise ZeroDivisionError("row 5")
+            return []
+
+        with pytest.raises(ZeroDivisionError, match="row 5"):
+            list(Generation(scheduler, feed))
+        assert n_calls == 5
+        assert scheduler.n_running == 1
+
+
+def test_leaving_the_iteration_stops_what_feeds_too(model: Model) -> None:
+    request = Request(model.tokenize("the"), GREEDY)
+    with model.scheduler(4096, n_sequences=2, n_threads=1) as scheduler:
+
+        def feed() -> list[Chunk] | None:
+            if scheduler.n_running + scheduler.n_waiting < 2:
+                scheduler.submit(request)
+            return []
+
+        generation = Generation(scheduler, feed)
+        for _ in generation:
+            break
+        rest = generation.rest()
+        assert scheduler.is_idle
+    assert {chunk.request_id for chunk in rest if chunk.finish_reason is FinishReason.CANCELLED} == {1, 2}
+
+
+def test_cancelling_ends_what_waits_for_more(model: Model) -> None:
+    with model.scheduler(128, n_threads=1) as scheduler:
+        waits = threading.Event()
+
+        def feed() -> list[Chunk] | None:
+            waits.set()
+            while not scheduler.is_cancelled:
+                pass
+            return []
+
+        generation = Generation(scheduler, feed)
+        canceller = threading.Thread(target=lambda: (waits.wait(30), generation.cancel()))
+        canceller.start()
+        assert list(generation) == []
+        canceller.join()
 
 
 # -- other work --------------------------------------------------------------------------------------------------------

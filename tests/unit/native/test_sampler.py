@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from owm.engine.model import Model
+from owm.engine.running import sampler_settings
 from owm.engine.sampling import Sampling
-from owm.engine.scheduler import _settings
 from owm.native import llama
 from owm.native.sampler import Sampler
 from support.tiny_gguf import write_tiny_gguf
@@ -41,7 +41,7 @@ def test_the_short_way_draws_the_same(tmp_path: Path, scale: float, ignore_eos: 
         context.batch.add(5, 0, 0, wants_logits=True)
         assert context.decode() == 0
         logits, random = context.logits(0), np.random.default_rng(7)
-        settings = _settings(Sampling(temp=1.2, top_k=12, seed=3, ignore_eos=ignore_eos))
+        settings = sampler_settings(Sampling(temp=1.2, top_k=12, seed=3, ignore_eos=ignore_eos))
         few, whole = Few(settings, model.native), Whole(settings, model.native)
         for _ in range(200):
             drawn = random.normal(0, scale, len(logits)).astype(np.float32)

@@ -1,0 +1,408 @@
+"""Answering rows with one open model: prepared in windows, decoded side by side, each given out when it ends."""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from owm.batch.readahead import GATHER_SECONDS, ReadAhead
+from owm.batch.row import Failure, Record, Row
+from owm.batch.width import WIDTHS, Width, measure_width
+from owm.engine import context
+from owm.engine.answer import Answer
+from owm.engine.generate import Generation
+from owm.engine.prefixes import plan_prefixes
+from owm.engine.request import Chunk, FinishReason, Request
+from owm.errors import EngineError, NotEnoughMemory, OwmError, PromptTooLong, TemplateError
+from owm.settings.keys import MAX_SEED
+
+if TYPE_CHECKING:
+    from owm.engine.model import Model, Prompt
+    from owm.engine.scheduler import Scheduler
+    from owm.engine.wishes import Wishes
+
+WINDOW_ROWS = 512  # that are prepared at a time, among which common beginnings are looked for
+STREAM_ROWS = 64  # where answers are awaited in the order of the rows
+MAX_LATE_ROWS = 1024  # that have ended but cannot be given out, before no more are begun
+MAX_DEFERRED_ROWS = 64  # too long for the context at hand, before they get one of their own
+PIECE_TOKENS = 256  # in which prompts are read under `--deterministic`
+N_HOLDERS = 2
+STEP_TOKENS = 256  # sizes of contexts are multiples of it in llama.cpp
+MEMORY_SHARE = 0.8  # of what is free
+
+_CODES: tuple[tuple[type[OwmError], str], ...] = (
+    (PromptTooLong, "too_long"),
+    (NotEnoughMemory, "not_enough_memory"),
+    (TemplateError, "template_error"),
+    (EngineError, "engine_error"),
+    (OwmError, "invalid_value"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for all rows that one model answers.
+
+    Attributes:
+        model: its name in records.
+        run: fingerprint of the model and all settings.
+        seed: of the run, from which each row's own is made.
+        n_parallel: rows at a time, None for as many as measuring finds best.
+        is_deterministic: one row at a time, and each computed in a way that depends on it alone.
+        is_streamed: answers are awaited in the order of the rows.
+    """
+
+    model: str
+    run: str
+    wishes: "Wishes"
+    seed: int
+    system: str | None = None
+    n_parallel: int | None = None
+    is_deterministic: bool = False
+    is_streamed: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has been done so far.
+
+    Attributes:
+        n_failed, n_cut: of the rows done: those without an answer, and those whose answer met `max_tokens`.
+        n_prompt: tokens of prompts, shared ones counted for each row.
+        n_decoded: tokens that were computed: less than the others together where prompts share a beginning.
+    """
+
+    n_rows: int = 0
+    n_failed: int = 0
+    n_cut: int = 0
+    n_prompt: int = 0
+    n_generated: int = 0
+    n_decoded: int = 0
+    n_slots: int = 0
+    n_busy: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Prepared:
+    """A row that is ready to run in a context of at least `n_tokens`."""
+
+    row: Row
+    request: Request
+    n_tokens: int
+    answer: Answer = field(default_factory=Answer)
+
+
+def seed_of(run_seed: int, key: str) -> int:
+    """Return a row's own seed, which no other row has a part in."""
+    digest = hashlib.blake2b(f"{run_seed}\0{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % (MAX_SEED + 1)
+
+
+class Runner:
+    """Answers rows. One run: iterate `answers` once; after an interruption, `rest` has what was ready by then."""
+
+    def __init__(
+        self,
+        model: "Model",
+        terms: Terms,
+        tally: Tally,
+        *,
+        note: Callable[[str], None] = lambda message: None,
+        tick: Callable[[], None] = lambda: None,
+        n_late: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Take an open model.
+
+        Args:
+            tally: is kept up to date.
+            tick: called for each token, in the thread that iterates.
+            note: takes sentences that the user should know, in the thread that iterates.
+            n_late: how many records cannot be given out, since one before them is awaited.
+        """
+        self._model = model
+        self._terms = terms
+        self._note = note
+        self._tick = tick
+        self._n_late = n_late
+        self.tally = tally
+        self.width: Width | None = None
+        self._notes: dict[str, bool] = {}  # sentence -> was said
+        self._window: deque[_Prepared] = deque()
+        self._deferred: deque[_Prepared] = deque()
+        self._running: dict[int, _Prepared] = {}
+        self._failed: dict[int, Row] = {}  # that never ran, by numbers below those of requests
+        self._last_failed = 0
+        self._source: ReadAhead | None = None
+        self._scheduler: Scheduler | None = None
+        self._generation: Generation | None = None
+        self._n_ctx = 0
+        self._is_large = False  # the context is one for rows that were deferred
+        self._free_bytes = model.free_bytes()
+
+    def answers(self, rows: Iterator[Row]) -> Generator[Record]:
+        """Yield a record for each row, in the order in which they end. The rows are read in a thread of their own.
+
+        Raises:
+            EngineError: llama.cpp failed.
+            OwmError: whatever reading the rows raises.
+        """
+        self._source = ReadAhead(rows, 2 * WINDOW_ROWS)
+        try:
+            while True:
+                for chunk in self._refill(waits=not self._deferred) or ():
+                    if (record := self._take(chunk)) is not None:
+                        yield record
+                if self._window or self._deferred:
+                    yield from self._segment()
+                elif self._source.is_over:
+                    return
+        finally:
+            self._source.stop()
+
+    def rest(self) -> list[Record]:
+        """After an interruption: stop, and return the records of rows that had ended."""
+        if self._generation is None:
+            return []
+        return [record for chunk in self._generation.rest() if (record := self._take(chunk)) is not None]
+
+    def _segment(self) -> Iterator[Record]:
+        """Answer rows in one context, until the input ends or rows are due that need a larger one."""
+        self._is_large = bool(self._deferred)
+        rows = self._deferred if self._is_large else self._window
+        self._n_ctx = _context_for([row.n_tokens for row in rows], is_large=self._is_large)
+        if self._is_large:
+            # The others wait behind them: this context is for these.
+            self._deferred, self._window = self._window, self._deferred
+        width = self._width(self._window[0].request.prompt)
+        n_holders = N_HOLDERS if width + N_HOLDERS <= self._most(self._n_ctx) else 0
+        self.tally.n_slots = width
+        with self._model.scheduler(
+            self._n_ctx,
+            n_sequences=width,
+            n_holders=n_holders,
+            n_threads=self._terms.wishes.n_threads,
+            piece=PIECE_TOKENS if self._terms.is_deterministic else None,
+            isolates_failures=True,
+        ) as scheduler:
+            self._scheduler = scheduler
+            self._generation = Generation(scheduler, self._feed)
+            try:
+                for chunk in self._generation:
+                    if (record := self._take(chunk)) is not None:
+                        yield record
+            finally:
+                self._scheduler = None
+                self.tally.n_decoded += scheduler.n_decoded
+        if self._is_large:
+            self._window, self._deferred = self._deferred, self._window
+
+    def _take(self, chunk: Chunk) -> Record | None:
+        """Add a chunk to its answer; return the record if that was the last."""
+        if (row := self._failed.pop(chunk.request_id, None)) is not None:
+            assert chunk.error is not None
+            return self._record(row, failure=_failure(chunk.error))
+        prepared = self._running[chunk.request_id]
+        answer, tally = prepared.answer, self.tally
+        answer.take(chunk)
+        if chunk.token is not None:
+            tally.n_generated += 1
+        if chunk.finish_reason is None:
+            self._tick()
+            return None
+        del self._running[chunk.request_id]
+        if chunk.finish_reason is FinishReason.CANCELLED:
+            return None
+        if self._scheduler is not None:
+            tally.n_busy = self._scheduler.n_running
+        if chunk.error is not None:
+            return self._record(prepared.row, failure=_failure(chunk.error))
+        tally.n_prompt += answer.usage()["prompt_tokens"]
+        tally.n_cut += answer.finish_reason == "length" and not prepared.request.sampling.ignore_eos
+        return self._record(prepared.row, _said(answer, prepared.request))
+
+    def _record(self, row: Row, answer: dict[str, Any] | None = None, failure: Failure | None = None) -> Record:
+        for message, was_said in tuple(self._notes.items()):
+            if not was_said:
+                self._notes[message] = True
+                self._note(message)
+        self.tally.n_rows += 1
+        self.tally.n_failed += failure is not None
+        terms = self._terms
+        return Record(
+            row.number, row.key, row.id, row.form, row.digest, terms.model, terms.run, row.extra, answer, failure
+        )
+
+    # -- in the decoding thread --------------------------------------------------------------------------------------
+
+    def _feed(self) -> list[Chunk] | None:
+        """Keep as many rows waiting as there are slots; return chunks of rows that cannot run, None at the end."""
+        scheduler = self._scheduler
+        assert scheduler is not None
+        chunks: list[Chunk] = []
+        while scheduler.n_waiting < scheduler.n_slots and not self._is_due():
+            if not self._window:
+                can_wait = scheduler.is_idle and not chunks and not self._deferred
+                if self._is_large or (more := self._refill(waits=can_wait)) is None:
+                    break
+                chunks += more
+                continue
+            prepared = self._window.popleft()
+            if prepared.n_tokens > self._n_ctx:
+                self._deferred.append(prepared)
+                continue
+            try:
+                self._running[scheduler.submit(prepared.request)] = prepared
+            except OwmError as error:
+                chunks.append(self._fail(prepared.row, error))
+        if scheduler.is_idle and not chunks and self._has_ended():
+            return None
+        return chunks
+
+    def _has_ended(self) -> bool:
+        """Nothing more can begin in this context; where rows wait for a larger one, nothing else is there yet."""
+        assert self._source is not None
+        return self._is_due() or (not self._window and (self._is_large or self._source.is_over or bool(self._deferred)))
+
+    def _is_due(self) -> bool:
+        """No more rows are to begin here: longer ones have waited long enough, or records wait for one of them."""
+        if self._is_large or not self._deferred:
+            return False
+        return len(self._deferred) >= MAX_DEFERRED_ROWS or self._n_late() > MAX_LATE_ROWS
+
+    def _refill(self, *, waits: bool) -> list[Chunk] | None:
+        """Prepare the next rows; return chunks of those that cannot run, None if there are no more rows for now."""
+        assert self._source is not None
+        if self._window:
+            return None
+        if self._n_late() > MAX_LATE_ROWS:  # whoever takes the records is behind
+            time.sleep(GATHER_SECONDS if waits else 0)
+            return None
+        scheduler, n_rows = self._scheduler, STREAM_ROWS if self._terms.is_streamed else WINDOW_ROWS
+        rows = self._source.take(
+            n_rows, waits=waits, is_given_up=lambda: scheduler is not None and scheduler.is_cancelled
+        )
+        if not rows:
+            return None
+        chunks, prepared = [], []
+        for row in rows:
+            try:
+                if row.failure is not None:
+                    raise _Refused(row.failure)
+                prepared.append(self._prepare(row))
+            except OwmError as error:
+                chunks.append(self._fail(row, error))
+        prompts = [each.request.prompt for each in prepared]
+        held = scheduler.held_prefixes if scheduler is not None else ()
+        piece = PIECE_TOKENS if self._terms.is_deterministic else None
+        plan = plan_prefixes(prompts, held, least=self._n_ctx // STEP_TOKENS, piece=piece)
+        for i in plan.order:
+            prepared[i].request = replace(prepared[i].request, splits=plan.splits[i])
+            self._window.append(prepared[i])
+        return chunks
+
+    def _fail(self, row: Row, error: OwmError) -> Chunk:
+        """Make the chunk of a row that never ran."""
+        self._last_failed -= 1
+        self._failed[self._last_failed] = row
+        return Chunk(self._last_failed, "", None, FinishReason.FAILED, error=error)
+
+    def _prepare(self, row: Row) -> _Prepared:
+        """Make the request of a row.
+
+        Raises:
+            OwmError: there can be none.
+        """
+        terms = self._terms
+        wishes = row.over(terms.wishes)
+        if "seed" not in row.sampling:
+            wishes = replace(wishes, sampling=replace(wishes.sampling, seed=seed_of(terms.seed, row.key)))
+        prompt = self._prompt(row, wishes)
+        for message in prompt.notes:
+            self._notes.setdefault(message, False)
+        n_prompt = len(prompt.tokens)
+        n_beginning = len(self._model.native.continuation(wishes.answer_prefix)) if wishes.answer_prefix else 0
+        n_answer = None if wishes.max_tokens is None else wishes.max_tokens + n_beginning
+        # Of open length, it must not depend on how much room its neighbours have left.
+        size = self._model.choose_context(n_prompt, max_tokens=n_answer, asked=wishes.n_ctx)
+        if wishes.max_tokens is None:
+            n_answer = min(context.ROOM_FOR_ANSWER + n_beginning, size.n_ctx - n_prompt)
+            wishes = replace(wishes, max_tokens=max(1, n_answer - n_beginning))
+        n_tokens = n_prompt + (n_answer or 0)
+        if self._most(n_tokens) < 1:
+            raise NotEnoughMemory(
+                f"the prompt's {n_prompt} tokens and {n_answer} of the answer need more memory than is free",
+                needed=n_tokens * context.kv_bytes_per_token(self._model.header),
+                free=self._free_bytes,
+            )
+        return _Prepared(row, wishes.request(prompt), n_tokens)
+
+    def _prompt(self, row: Row, wishes: "Wishes") -> "Prompt":
+        if row.prompt is not None:
+            return self._model.raw_prompt(row.prompt)
+        return wishes.prompt(self._model, row.messages(None if wishes.is_raw else self._terms.system))
+
+    # -- width and memory --------------------------------------------------------------------------------------------
+
+    def _width(self, tokens: Any) -> int:
+        """Return how many rows are answered at a time in a context of the size at hand."""
+        if self._terms.is_deterministic:
+            return 1
+        most = max(1, min(self._most(self._n_ctx), WIDTHS[-1]))
+        asked = self._terms.n_parallel
+        if asked is not None:
+            if asked > most:
+                self._note(f"{most} rows at a time instead of {asked}: there is no memory for more")
+            return min(asked, most)
+        if self.width is None:
+            n_known = len(self._window) + len(self._deferred)
+            n_rows = n_known if self._source is not None and self._source.is_over else WIDTHS[-1]
+            self.width = measure_width(
+                self._model, tokens, most=min(most, n_rows), n_threads=self._terms.wishes.n_threads
+            )
+            if n_rows > 1:
+                self._note(str(self.width))
+        return min(self.width.n, most)
+
+    def _most(self, n_ctx: int) -> int:
+        """Return how many sequences of a size there is memory for."""
+        per_token = context.kv_bytes_per_token(self._model.header)
+        return int(MEMORY_SHARE * self._free_bytes) // (per_token * n_ctx) if per_token else WIDTHS[-1] + N_HOLDERS
+
+
+class _Refused(OwmError):
+    """A row was refused when it was read."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+def _context_for(sizes: list[int], *, is_large: bool) -> int:
+    """Return a size for most of the rows; a few that need far more are better off in a context of their own."""
+    largest = max(sizes)
+    usual = sorted(sizes)[int(0.95 * (len(sizes) - 1))]
+    size = largest if is_large or largest <= 2 * usual else usual
+    return -(-size // STEP_TOKENS) * STEP_TOKENS
+
+
+def _failure(error: OwmError) -> Failure:
+    if isinstance(error, _Refused):
+        return error.failure
+    code = getattr(error, "code", None) or next(code for kind, code in _CODES if isinstance(error, kind))
+    return Failure(code, str(error))
+
+
+def _said(answer: Answer, request: Request) -> dict[str, Any]:
+    """Return an answer as the journal keeps it; nothing in it differs between two runs."""
+    found: dict[str, Any] = {
+        "text": answer.text,
+        "reasoning": answer.reasoning,
+        "finish_reason": answer.finish_reason,
+        "usage": answer.usage(),
+        "seed": request.sampling.seed if request.sampling.temp > 0 else None,
+    }
+    if request.n_logprobs:
+        found["logprobs"] = answer.logprobs
+    return found

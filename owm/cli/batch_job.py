@@ -1,0 +1,168 @@
+"""What `owm batch` and `owm run --each` do: find the models, answer the rows, say how it goes and what came of it."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from owm.cli import batch_screen, failures
+from owm.cli.failures import ExitCode
+from owm.cli.output import Output
+from owm.cli.terminal import is_terminal
+from owm.errors import UsageError
+from owm.library.batching import Batch, BatchModel, Outcome, run_batch
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from owm.engine.adapter import AdapterChoice
+
+Shape = tuple[str | None, str | None, str | None, Path | None]  # schema, choice, regex, grammar
+
+
+class BatchJob:
+    """A batch as the flags want it."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        out: Output,
+        flags: Mapping[str, Any],
+        *,
+        stop: Sequence[str],
+        shape: Shape,
+        answer_prefix: str | None,
+        logprobs: int | None,
+        think_budget: int | None,
+        lora: Sequence[str],
+        system: str | None,
+        summarizes: bool = True,
+    ) -> None:
+        """Check all that can be checked before any work.
+
+        Raises:
+            UsageError, NotFound: something is wrong with the flags.
+        """
+        from owm.cli.shape import read_shape
+        from owm.engine.adapter import read_adapter
+        from owm.settings import config, keys, layers
+
+        keys.check_flags(flags)
+        layers.environment()
+        config.load(config.default_path())
+        self._batch = batch
+        self._out = out
+        self._flags = flags
+        self._summarizes = summarizes
+        self._stop = stop
+        self._system = system
+        self._answer_prefix = answer_prefix
+        self._logprobs = logprobs
+        self._think_budget = think_budget
+        self._adapters: list[AdapterChoice] = [read_adapter(text) for text in lora]
+        self._constraint, _ = read_shape(*shape)
+        if any(not text for text in stop):
+            raise UsageError("--stop needs a text", hint="an empty text would stop everything")
+        if self._constraint is not None and stop:
+            raise UsageError("an answer of a given shape ends by itself, --stop would cut it")
+        thinks = flags["think"] or flags["effort"] or think_budget is not None
+        if batch.is_raw and (thinks or system is not None):
+            raise UsageError("--raw sends no template, so there is no place for a system prompt or thoughts")
+
+    def run(self, names: Sequence[str], stdin: TextIO | None) -> int:
+        """Answer all rows; return the exit code."""
+        models: list[BatchModel] = []
+        for name in names:
+            model = self._model(name)
+            if any(model.stored.path == other.stored.path for other in models):
+                raise UsageError(f"{name} is the same model as one before it", hint="name each model once")
+            if any(model.name == other.name for other in models):  # two files of one name
+                model = replace(model, name=str(model.stored.path))
+            models.append(model)
+        outcome = self._answer(models, None if self._batch.source else _rows_of(stdin))
+        if self._summarizes:
+            batch_screen.summarize(outcome, self._batch, self._out)
+        return ExitCode.FAILURE if outcome.n_failed else ExitCode.OK
+
+    def _answer(self, models: Sequence[BatchModel], stdin: "BinaryIO | None") -> Outcome:
+        out, batch = self._out, self._batch
+        is_shown = batch.output is not None or not is_terminal(sys.stdout)
+        with batch_screen.progress(out, is_shown=is_shown) as screen:
+            try:
+                if batch.output is not None:
+                    return run_batch(batch, models, stdin=stdin, note=screen.note, tell=screen.tell)
+                from owm.library.streaming import stream_batch
+
+                return stream_batch(
+                    batch, models[0], sys.stdout, stdin=stdin, note=screen.note, warn=screen.warn, tell=screen.tell
+                )
+            except KeyboardInterrupt:
+                screen.interrupted(batch)
+                raise
+
+    def _model(self, name: str) -> BatchModel:
+        """Find a model, or pull it, and what is wished of its answers."""
+        from owm.cli.fetching import find_or_pull
+        from owm.cli.opening import open_model
+        from owm.cli.wishing import make_wishes
+        from owm.engine.family import sampling_defaults
+        from owm.formats.gguf import read_header
+        from owm.library import open_store
+        from owm.library.configuring import effective
+
+        stored = find_or_pull(name, self._out)
+        header = read_header(stored.path)
+        sampling, settings = effective(
+            stored, open_store(), self._flags, header=header, family=sampling_defaults(header)
+        )
+        value = {key: setting.value for key, setting in settings.items()}
+        wishes = make_wishes(
+            value,
+            sampling,
+            stop=self._stop,
+            constraint=self._constraint,
+            answer_prefix=self._answer_prefix,
+            logprobs=self._logprobs,
+            think_budget=self._think_budget,
+            is_effort_asked=self._flags["effort"] is not None,
+            raw=self._batch.is_raw,
+        )
+        system = None if self._batch.is_raw else value["system"] if self._system is None else self._system
+        said = {
+            **{key: getattr(sampling, key) for key in sampling.__slots__ if key != "seed"},
+            "max_tokens": wishes.max_tokens,
+            "ctx_size": wishes.n_ctx,
+            "logprobs": wishes.n_logprobs or None,
+            "thinking": None if wishes.thinking.mode == "auto" else wishes.thinking.mode,
+            "effort": wishes.thinking.effort,
+            "system": system,
+            "prompt": self._batch.template,
+            "deterministic": self._batch.is_deterministic or None,
+            "lora": [f"{each.path}={each.scale}" for each in self._adapters] or None,
+            **wishes.shape(),
+        }
+        layers = value["gpu_layers"]
+        return BatchModel(
+            name=stored.path.name.encode("utf-8", "replace").decode() if stored.manifest is None else stored.full_name,
+            stored=stored,
+            system=system,
+            wishes=wishes,
+            settings=said,
+            open=lambda: open_model(stored, self._out, gpu_layers=layers, adapters=self._adapters),
+        )
+
+
+def _rows_of(stdin: TextIO | None) -> "BinaryIO":
+    """Return stdin for a thread that may still be waiting for it when the program ends.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if stdin is None:
+        raise UsageError("there is no stdin to read", hint="name a file with rows")
+    if is_terminal(stdin):
+        failures.say("note", "rows are read from the terminal, one a line; Ctrl-D ends them")
+    # A stream of its own: at its end, Python would wait for the lock of its own stdin.
+    return os.fdopen(os.dup(stdin.fileno()), "rb")

@@ -1,0 +1,121 @@
+"""Batches without a journal: rows from anywhere to answers on stdout, each written as soon as its turn has come."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, TextIO
+
+from owm.batch.row import Record, Row
+from owm.batch.runner import Runner
+from owm.batch.writing import find_form, write_rows
+from owm.library.batching import (
+    Batch,
+    BatchModel,
+    Outcome,
+    Progress,
+    Tell,
+    TooManyFailures,
+    count_rows,
+    open_rows,
+    replaced,
+    seed_of_run,
+    terms_of,
+)
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+
+def stream_batch(
+    batch: Batch,
+    model: BatchModel,
+    file: TextIO,
+    *,
+    stdin: "BinaryIO | None" = None,
+    note: Callable[[str], None] = lambda message: None,
+    warn: Callable[[str], None] = lambda message: None,
+    tell: Tell = lambda progress: None,
+) -> Outcome:
+    """Answer all rows into an open file.
+
+    Args:
+        warn: is told of failed rows where the output has no place for that.
+
+    Raises:
+        OwmError: as `owm.library.batching.run_batch`.
+    """
+    seed = seed_of_run(batch, None)
+    with open_rows(batch, stdin) as rows, replaced(batch.errors) as errors, model.open() as opened:
+        form = batch.output_form or find_form(None, rows.form)
+        progress = Progress(model.name, count_rows(batch.source, rows))
+        queue = _Queue(is_ordered=batch.order == "input")
+
+        def tick() -> None:
+            progress.seconds = time.monotonic() - progress.began
+            tell(progress)
+
+        runner = Runner(
+            opened,
+            replace(terms_of(batch, model, run="", seed=seed), is_streamed=batch.order == "input"),
+            progress.tally,
+            note=note,
+            tick=tick,
+            n_late=queue.n_late,
+        )
+
+        def ready(record: Record) -> Iterator[list[Record]]:
+            if record.failure is not None and form == "lines" and errors is None:
+                warn(f"line {record.number} has no answer: {record.failure.message}")
+            for each in queue.put(record):
+                yield [each]
+            file.flush()
+            n_failed = progress.tally.n_failed
+            if batch.max_errors is not None and n_failed >= batch.max_errors:
+                raise TooManyFailures(f"stopped after {n_failed} failed row{'s' * (n_failed > 1)}")
+
+        def answered() -> Iterator[list[Record]]:
+            with closing(runner.answers(queue.expect(rows))) as records:
+                try:
+                    for record in records:
+                        yield from ready(record)
+                except KeyboardInterrupt:
+                    for record in runner.rest():
+                        yield from ready(record)
+                    raise
+
+        write_rows(answered(), file, form, columns=rows.columns or None, errors=errors)
+        file.flush()
+    tally = progress.tally
+    return Outcome(tally.n_rows, tally.n_failed, seed, (progress,))
+
+
+class _Queue:
+    """Records, given out in the order of their rows or as they come."""
+
+    def __init__(self, *, is_ordered: bool) -> None:
+        self._is_ordered = is_ordered
+        self._expected: deque[str] = deque()
+        self._late: dict[str, Record] = {}
+
+    def expect(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Pass rows on, and remember their order."""
+        for row in rows:
+            if self._is_ordered:
+                self._expected.append(row.key)
+            yield row
+
+    def put(self, record: Record) -> Iterator[Record]:
+        """Take a record; yield all whose turn has come."""
+        if not self._is_ordered:
+            yield record
+            return
+        self._late[record.key] = record
+        while self._expected and (found := self._late.pop(self._expected[0], None)) is not None:
+            self._expected.popleft()
+            yield found
+
+    def n_late(self) -> int:
+        """Count the records whose turn has not come."""
+        return len(self._late)
