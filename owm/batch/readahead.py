@@ -2,12 +2,14 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from owm.batch.row import Row
 
 GATHER_SECONDS = 0.05  # to wait for the next row, where rows are waited for at all
+MOST_GATHER_SECONDS = 0.5  # for all of them: a pipe may be as slow as to keep one waiting for ever
 
 
 class ReadAhead:
@@ -26,6 +28,7 @@ class ReadAhead:
             OwmError: they cannot be read.
         """
         rows: list[Row] = []
+        gathered_by = float("inf")
         while len(rows) < n and not self.is_over:
             try:
                 item = self._rows.get(timeout=GATHER_SECONDS) if waits else self._rows.get_nowait()
@@ -40,6 +43,9 @@ class ReadAhead:
                 raise item
             else:
                 rows.append(item)
+                gathered_by = min(gathered_by, time.monotonic() + MOST_GATHER_SECONDS)
+                if waits and time.monotonic() > gathered_by:
+                    break
         return rows
 
     def stop(self) -> None:

@@ -69,7 +69,9 @@ class Tally:
     """What has been done so far.
 
     Attributes:
-        n_failed, n_cut: of the rows done: those without an answer, and those whose answer met `max_tokens`.
+        n_failed: of the rows done, those without an answer.
+        n_cut: those whose answer ended at `max_tokens`.
+        n_incomplete: those of them whose answer was to have a shape, which it has not.
         n_prompt: tokens of prompts, shared ones counted for each row.
         n_decoded: tokens that were computed: less than the others together where prompts share a beginning.
     """
@@ -77,6 +79,7 @@ class Tally:
     n_rows: int = 0
     n_failed: int = 0
     n_cut: int = 0
+    n_incomplete: int = 0
     n_prompt: int = 0
     n_generated: int = 0
     n_decoded: int = 0
@@ -92,6 +95,13 @@ class _Prepared:
     request: Request
     n_tokens: int
     answer: Answer = field(default_factory=Answer)
+    n_taken: int = 0  # tokens that are wholly in the answer
+
+    @property
+    def is_whole(self) -> bool:
+        """No chunk is missing, as far as that can be told: a fed beginning has none of its own tokens."""
+        timings = self.answer.timings
+        return timings is not None and timings.n_generated == self.n_taken and not self.request.answer_prefix
 
 
 def seed_of(run_seed: int, key: str) -> int:
@@ -139,6 +149,7 @@ class Runner:
         self._generation: Generation | None = None
         self._n_ctx = 0
         self._is_large = False  # the context is one for rows that were deferred
+        self._is_torn = False  # an interruption may have lost chunks
         self._free_bytes = model.free_bytes()
 
     def answers(self, rows: Iterator[Row]) -> Generator[Record]:
@@ -165,6 +176,7 @@ class Runner:
         """After an interruption: stop, and return the records of rows that had ended."""
         if self._generation is None:
             return []
+        self._is_torn = True
         return [record for chunk in self._generation.rest() if (record := self._take(chunk)) is not None]
 
     def _segment(self) -> Iterator[Record]:
@@ -208,6 +220,7 @@ class Runner:
         answer.take(chunk)
         if chunk.token is not None:
             tally.n_generated += 1
+            prepared.n_taken += 1
         if chunk.finish_reason is None:
             self._tick()
             return None
@@ -218,8 +231,12 @@ class Runner:
             tally.n_busy = self._scheduler.n_running
         if chunk.error is not None:
             return self._record(prepared.row, failure=_failure(chunk.error))
+        if self._is_torn and not prepared.is_whole:
+            return None
         tally.n_prompt += answer.usage()["prompt_tokens"]
-        tally.n_cut += answer.finish_reason == "length" and not prepared.request.sampling.ignore_eos
+        if answer.finish_reason == "length" and not prepared.request.sampling.ignore_eos:
+            tally.n_cut += 1
+            tally.n_incomplete += prepared.request.constraint is not None
         return self._record(prepared.row, _said(answer, prepared.request))
 
     def _record(self, row: Row, answer: dict[str, Any] | None = None, failure: Failure | None = None) -> Record:

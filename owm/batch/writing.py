@@ -44,6 +44,7 @@ def write_rows(
     file: TextIO,
     form: OutputForm,
     *,
+    models: Sequence[str] = (),
     columns: Sequence[str] | None = None,
     errors: TextIO | None = None,
 ) -> None:
@@ -54,21 +55,23 @@ def write_rows(
 
     Args:
         file: opened with `newline=""`.
+        models: that answered, if there are several.
         columns: of the table that came in; without them, a table has the fields of its first rows.
         errors: takes failed answers as JSONL. They are then left out of the output, but for an empty line in `lines`.
 
     Raises:
         OSError: a file cannot be written.
     """
-    rows = iter(rows)
-    first = list(islice(rows, _LOOK_AHEAD_ROWS))
-    models = tuple(dict.fromkeys(record.model for records in first for record in records))
-    every = chain(first, rows)
-    kept = every if errors is None else _without_failures(every, errors, has_gaps=form == "lines")
+    is_table = form in ("csv", "tsv")
+    if is_table and columns is None:
+        rows = iter(rows)
+        first = list(islice(rows, _LOOK_AHEAD_ROWS))
+        rows = chain(first, rows)
+    kept = rows if errors is None else _without_failures(rows, errors, has_gaps=form == "lines")
     if form == "lines":
         for records in kept:
             file.write(_line(records))
-    elif form in ("csv", "tsv"):
+    elif is_table:
         table = _Table(models, _fields(first) if columns is None else columns, has_id=columns is None)
         _write_table(kept, file, table, "\t" if form == "tsv" else ",")
     else:

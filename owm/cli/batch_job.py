@@ -62,7 +62,7 @@ class BatchJob:
         self._logprobs = logprobs
         self._think_budget = think_budget
         self._adapters: list[AdapterChoice] = [read_adapter(text) for text in lora]
-        self._constraint, _ = read_shape(*shape)
+        self._constraint, _ = read_shape(*shape, is_one_line=batch.output_form == "lines")
         if any(not text for text in stop):
             raise UsageError("--stop needs a text", hint="an empty text would stop everything")
         if self._constraint is not None and stop:
@@ -84,7 +84,11 @@ class BatchJob:
         outcome = self._answer(models, None if self._batch.source else _rows_of(stdin))
         if self._summarizes:
             batch_screen.summarize(outcome, self._batch, self._out)
-        return ExitCode.FAILURE if outcome.n_failed else ExitCode.OK
+        n_incomplete = sum(part.tally.n_incomplete for part in outcome.parts)
+        if n_incomplete:
+            cut = "1 answer was" if n_incomplete == 1 else f"{n_incomplete} answers were"
+            self._out.warn(f"{cut} cut at --max-tokens, before the shape was complete")
+        return ExitCode.FAILURE if outcome.n_failed or n_incomplete else ExitCode.OK
 
     def _answer(self, models: Sequence[BatchModel], stdin: "BinaryIO | None") -> Outcome:
         out, batch = self._out, self._batch

@@ -105,6 +105,14 @@ MessagesOpt = Annotated[
         show_default=False,
     ),
 ]
+EachOpt = Annotated[
+    bool,
+    typer.Option(
+        "--each",
+        help="Take each line from stdin for a prompt of its own, many at a time; PROMPT says what to do with a line.",
+        rich_help_panel=INPUT,
+    ),
+]
 PromptTemplateOpt = Annotated[
     str | None,
     typer.Option(

@@ -22,6 +22,7 @@ def command(
     file: o.FileOpt = None,
     prompt_file: o.PromptFileOpt = None,
     messages: o.MessagesOpt = None,
+    each: o.EachOpt = False,
     prompt_template: o.PromptTemplateOpt = None,
     var: o.VarOpt = None,
     overflow: o.OverflowOpt = "error",
@@ -86,6 +87,39 @@ def command(
         "effort": effort,
         "ignore_eos": ignore_eos or None,
     }
+    if each:
+        from owm.cli.each import check_alone, line_prompt, lines_job
+
+        check_alone(
+            {
+                "--file": file,
+                "--prompt-file": prompt_file,
+                "--messages": messages,
+                "--prompt-template": prompt_template,
+                "--var": var,
+                "--chunk": chunk,
+                "--overflow": overflow != "error",
+                "--extract": extract,
+                "--drafts": drafts,
+                "--show-settings": show_settings,
+                "--log": log,
+            }
+        )
+        job = lines_job(
+            out,
+            flags,
+            template=line_prompt(prompt),
+            raw=raw,
+            stop=stop or (),
+            shape=(schema, choice, regex, grammar),
+            answer_prefix=answer_prefix,
+            logprobs=logprobs,
+            think_budget=think_budget,
+            lora=lora or (),
+            system=system,
+            stats=stats,
+        )
+        return job.run([model], sys.stdin)
     keys.check_flags(flags)  # refuse before any work
     layers.environment()
     config.load(config.default_path())
@@ -159,15 +193,15 @@ def command(
             raw=raw,
             overflow=mode,
         )
-        job = RunJob(opened, stored, wishes, out, asked, labels=labels, shown=value["think"])
+        run_job = RunJob(opened, stored, wishes, out, asked, labels=labels, shown=value["think"])
         if chunk is not None:
-            job.read_parts(text_of(chunk, "--chunk"))
-        answers = job.answer(drafts or 1, is_live=not (json or extract))
-        code = job.report(answers, drafts, extract=extract)
+            run_job.read_parts(text_of(chunk, "--chunk"))
+        answers = run_job.answer(drafts or 1, is_live=not (json or extract))
+        code = run_job.report(answers, drafts, extract=extract)
         if stats:
             for answer in answers:
                 talk(answer.summary(opened.load_seconds) + "\n")
-        job.log(answers, settings, is_forced=log)
+        run_job.log(answers, settings, is_forced=log)
     return code
 
 

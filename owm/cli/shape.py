@@ -12,9 +12,12 @@ MAX_GRAMMAR_BYTES = 1 << 20
 
 
 def read_shape(
-    schema: str | None, choice: str | None, regex: str | None, grammar: Path | None
+    schema: str | None, choice: str | None, regex: str | None, grammar: Path | None, *, is_one_line: bool = False
 ) -> "tuple[Constraint | None, tuple[str, ...]]":
     """Return the constraint on the answer, and the labels if it is a choice.
+
+    Args:
+        is_one_line: JSON is to stand on one line.
 
     Raises:
         UsageError: there are two, or one is wrong.
@@ -31,7 +34,7 @@ def read_shape(
     from owm.engine.schema import read_schema
 
     if schema is not None:
-        return Constraint.json_schema(read_schema(text_of(schema, "--schema"))), ()
+        return Constraint.json_schema(read_schema(text_of(schema, "--schema")), is_one_line=is_one_line), ()
     if choice is not None:
         labels = split_labels(text_of(choice, "--choice"))
         return Constraint.choice(labels), labels

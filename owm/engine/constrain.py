@@ -50,17 +50,22 @@ class Constraint:
     labels: tuple[str, ...] = ()
 
     @classmethod
-    def json_schema(cls, schema: Mapping[str, Any] | bool) -> "Constraint":
+    def json_schema(cls, schema: Mapping[str, Any] | bool, *, is_one_line: bool = False) -> "Constraint":
         """Make a constraint of a JSON Schema (draft 2020-12, or the one that it names).
 
         The answer keeps to the schema narrowed, see `owm.engine.narrowing`.
+
+        Args:
+            is_one_line: the answer has no white space but a space after `:` and `,`.
 
         Raises:
             UsageError: it is no valid schema, or nothing satisfies it; the message has the keyword and its place.
             Unsupported: it asks for what cannot be enforced while the answer is made.
         """
         narrowed = narrow(schema)
-        grammar = _schema_grammar(narrowed.document, has_open_objects=narrowed.has_open_objects)
+        grammar = _schema_grammar(
+            narrowed.document, has_open_objects=narrowed.has_open_objects, is_one_line=is_one_line
+        )
         if problem := _problem(grammar):
             raise _schema_error(problem, narrowed)
         return cls("schema", grammar)
@@ -314,7 +319,7 @@ def _bytes_tokenizer() -> LLTokenizer:
     return LLTokenizer(TokenizerWrapper(_Bytes()), slices=[])
 
 
-def _schema_grammar(document: Any, *, has_open_objects: bool) -> str:
+def _schema_grammar(document: Any, *, has_open_objects: bool, is_one_line: bool = False) -> str:
     # Unicode escapes are another way to write any name: in an object that takes unknown ones, a known one could come
     # again, unchecked.
     escapes = 'nrbtf\\"' if has_open_objects else 'nrbtf\\"u'
@@ -323,6 +328,9 @@ def _schema_grammar(document: Any, *, has_open_objects: bool) -> str:
         "json_allowed_escapes": escapes,
         "json_allow_general_unicode_escapes": not has_open_objects,
     }
+    if is_one_line:
+        del options["whitespace_pattern"]
+        options |= {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
     schema = json.dumps(document if isinstance(document, dict) else {} if document else {"enum": []})
     try:
         return LLMatcher.grammar_from_json_schema(schema, overrides=options)

@@ -259,7 +259,8 @@ class _Job:
         rows = self._ledger.rows(as_done=batch.order == "done")
         with replaced(output) as file, replaced(batch.errors) as errors:
             assert file is not None
-            write_rows(rows, file, form, columns=columns or None, errors=errors)
+            names = [model.name for model in models] if len(models) > 1 else []
+            write_rows(rows, file, form, models=names, columns=columns or None, errors=errors)
         sizes = {"size": _size(output), "errors_size": None if batch.errors is None else _size(batch.errors)}
         self._journal.mark_written({**about, **sizes})
 

@@ -65,9 +65,19 @@ def stream_batch(
             n_late=queue.n_late,
         )
 
-        def ready(record: Record) -> Iterator[list[Record]]:
-            if record.failure is not None and form == "lines" and errors is None:
+        has_breaks = False
+
+        def say_what_a_line_cannot(record: Record) -> None:
+            nonlocal has_breaks
+            if record.failure is not None and errors is None:
                 warn(f"line {record.number} has no answer: {record.failure.message}")
+            elif record.answer is not None and not has_breaks and "\n" in record.answer["text"]:
+                has_breaks = True
+                note("line breaks inside answers are written as \\n")
+
+        def ready(record: Record) -> Iterator[list[Record]]:
+            if form == "lines":
+                say_what_a_line_cannot(record)
             for each in queue.put(record):
                 yield [each]
             file.flush()

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,7 +45,9 @@ def failed(**fields: Any) -> Record:
 def written(rows: Iterable[list[Record]], form: OutputForm, **options: Any) -> str:
     """Write rows into a text."""
     file = io.StringIO(newline="")
-    write_rows(rows, file, form, **options)
+    rows = list(rows)
+    models = list(dict.fromkeys(record.model for records in rows for record in records))
+    write_rows(rows, file, form, models=models if len(models) > 1 else (), **options)
     return file.getvalue()
 
 
@@ -239,6 +241,18 @@ def test_rows_are_written_as_they_come_and_none_is_kept(form: OutputForm, tmp_pa
             assert tracemalloc.get_traced_memory()[1] < 5 << 20  # of 20 MB that were written
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", ["jsonl", "openai", "lines"])
+def test_a_row_is_written_before_the_next_is_there(form: OutputForm) -> None:
+    file = io.StringIO()
+
+    def rows() -> Iterator[list[Record]]:
+        for number in range(1, 4):
+            yield [answered("x", number=number)]
+            assert file.getvalue().count("\n") == number
+
+    write_rows(rows(), file, form)
 
 
 @given(st.lists(st.tuples(_texts, st.dictionaries(_texts, _values, max_size=3)), max_size=5))
