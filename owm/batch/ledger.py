@@ -22,6 +22,7 @@ class Ledger:
     Attributes:
         keys: of the rows of the input that were read.
         runs: fingerprints of the records by model.
+        n_changed: rows by model that were answered, but have changed since, as far as they were read.
     """
 
     def __init__(self, journal: Journal, models: Sequence[str]) -> None:
@@ -35,6 +36,7 @@ class Ledger:
         self._hash = hashlib.blake2b(digest_size=16)
         self.keys: list[str] = []
         self.runs: dict[str, set[str]] = {model: set() for model in models}
+        self.n_changed = dict.fromkeys(models, 0)
         for offset, record in journal.scan():
             if record.model in self._entries:
                 self._entries[record.model][record.key] = _entry(record, offset)
@@ -52,7 +54,10 @@ class Ledger:
                 self.keys.append(row.key)
                 self._hash.update(f"{row.key}\0{row.digest}\n".encode("utf-8", "surrogatepass"))
             entry = entries.get(row.key)
-            if entry is None or entry.has_failed or entry.digest != _number(row.digest):
+            if entry is None or entry.has_failed:
+                yield row
+            elif entry.digest != _number(row.digest):
+                self.n_changed[model] += 1
                 yield row
 
     def put(self, record: Record) -> None:

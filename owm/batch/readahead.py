@@ -28,7 +28,7 @@ class ReadAhead:
             OwmError: they cannot be read.
         """
         rows: list[Row] = []
-        gathered_by = float("inf")
+        latest = 0.0
         while len(rows) < n and not self.is_over:
             try:
                 item = self._rows.get(timeout=GATHER_SECONDS) if waits else self._rows.get_nowait()
@@ -43,8 +43,8 @@ class ReadAhead:
                 raise item
             else:
                 rows.append(item)
-                gathered_by = min(gathered_by, time.monotonic() + MOST_GATHER_SECONDS)
-                if waits and time.monotonic() > gathered_by:
+                latest = latest or time.monotonic() + MOST_GATHER_SECONDS
+                if waits and time.monotonic() > latest:
                     break
         return rows
 

@@ -242,14 +242,19 @@ class Runner:
     def _record(self, row: Row, answer: dict[str, Any] | None = None, failure: Failure | None = None) -> Record:
         for message, was_said in tuple(self._notes.items()):
             if not was_said:
-                self._notes[message] = True
-                self._note(message)
+                self._say(message)
         self.tally.n_rows += 1
         self.tally.n_failed += failure is not None
         terms = self._terms
         return Record(
             row.number, row.key, row.id, row.form, row.digest, terms.model, terms.run, row.extra, answer, failure
         )
+
+    def _say(self, message: str) -> None:
+        """Tell the user something, once."""
+        if not self._notes.get(message):
+            self._notes[message] = True
+            self._note(message)
 
     # -- in the decoding thread --------------------------------------------------------------------------------------
 
@@ -370,7 +375,8 @@ class Runner:
         asked = self._terms.n_parallel
         if asked is not None:
             if asked > most:
-                self._note(f"{most} rows at a time instead of {asked}: there is no memory for more")
+                why = "that is the most" if most == WIDTHS[-1] else "there is no memory for more"
+                self._say(f"{most} rows at a time instead of {asked}: {why}")
             return min(asked, most)
         if self.width is None:
             n_known = len(self._window) + len(self._deferred)

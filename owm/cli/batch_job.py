@@ -1,5 +1,6 @@
 """What `owm batch` and `owm run --each` do: find the models, answer the rows, say how it goes and what came of it."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ class BatchJob:
         self._logprobs = logprobs
         self._think_budget = think_budget
         self._adapters: list[AdapterChoice] = [read_adapter(text) for text in lora]
+        self._shape = dict(zip(("schema", "choice", "regex", "grammar"), shape, strict=True))
         self._constraint, _ = read_shape(*shape, is_one_line=batch.output_form == "lines")
         if any(not text for text in stop):
             raise UsageError("--stop needs a text", hint="an empty text would stop everything")
@@ -145,7 +147,8 @@ class BatchJob:
             "prompt": self._batch.template,
             "deterministic": self._batch.is_deterministic or None,
             "lora": [f"{each.path}={each.scale}" for each in self._adapters] or None,
-            **wishes.shape(),
+            **{name: text for name, text in wishes.shape().items() if name != "constraint"},
+            **self._said_shape(),
         }
         layers = value["gpu_layers"]
         return BatchModel(
@@ -156,6 +159,15 @@ class BatchJob:
             settings=said,
             open=lambda: open_model(stored, self._out, gpu_layers=layers, adapters=self._adapters),
         )
+
+    def _said_shape(self) -> dict[str, str]:
+        """Return the shape as the user said it; what may be in a file is told apart by what it says too."""
+        if self._constraint is None:
+            return {}
+        name, text = next((name, str(text)) for name, text in self._shape.items() if text is not None)
+        if name in ("choice", "regex"):
+            return {name: text}
+        return {name: f"{text} ({hashlib.sha256(self._constraint.source.encode()).hexdigest()[:12]})"}
 
 
 def _rows_of(stdin: TextIO | None) -> "BinaryIO":

@@ -1,5 +1,6 @@
 """How a batch goes, on stderr while it runs, and what came of it at its end."""
 
+import math
 import os
 import sys
 import time
@@ -63,7 +64,7 @@ class Screen:
             return
         done = ""
         if (last := self._last) is not None:
-            n_done = last.n_before + last.tally.n_rows - last.tally.n_failed
+            n_done = last.n_done - last.tally.n_failed
             done = f"; {n_done}{'' if last.n_rows is None else f' of {last.n_rows}'} rows are answered and kept"
         self._out.note(f"interrupted{done}; the same command goes on from there")
 
@@ -75,9 +76,10 @@ class Screen:
         if self._bars is None:
             self._bars = _make_bars()
             self._bars.start()
-            self._bars.add_task("", total=progress.n_rows)
-        done = progress.n_before + progress.tally.n_rows
-        self._bars.update(self._bars.task_ids[0], completed=done, total=progress.n_rows, line=_line(progress))
+            self._bars.add_task("", total=progress.n_rows, line="")
+        self._bars.update(
+            self._bars.task_ids[0], completed=progress.n_done, total=progress.n_rows, line=_line(progress)
+        )
 
     def _clear(self) -> None:
         if self._bars is not None:
@@ -109,7 +111,7 @@ def _make_bars() -> "Bars":
 def _line(progress: "Progress") -> str:
     """Say how far it is, the most telling first: a narrow screen shows its beginning."""
     tally, seconds = progress.tally, max(progress.seconds, 1e-9)
-    done = progress.n_before + tally.n_rows
+    done = progress.n_done
     parts = [f"{done}/{progress.n_rows} rows" if progress.n_rows is not None else f"{done} rows"]
     if progress.n_rows is not None and tally.n_rows:
         left = max(0, progress.n_rows - done) * seconds / tally.n_rows
@@ -140,7 +142,8 @@ def summarize(outcome: "Outcome", batch: "Batch", out: Output) -> None:
     if out.quiet:
         return
     if not rows:
-        out.note(f"nothing was left to do, {outcome.n_rows} rows are done")
+        left = "that could be answered" if outcome.n_failed else f"to do, {outcome.n_rows} rows are done"
+        out.note(f"nothing was left {left}")
     else:
         columns = {
             "model": "MODEL",
@@ -156,11 +159,22 @@ def summarize(outcome: "Outcome", batch: "Batch", out: Output) -> None:
         }
         cells = [[_cell(row[name]) for name in columns] for row in rows]
         lines = aligned([list(columns.values()), *cells], [name != "model" for name in columns])
+        if max(map(len, lines)) > _n_columns():
+            pairs = [pair for row in cells for pair in zip(columns.values(), row, strict=True)]
+            lines = aligned(pairs, [False, False])
         talk("".join(f"{one_line(line)}\n" for line in lines))
     if outcome.n_failed:
         where = batch.errors or batch.output
         at = f", see {where}" if where is not None else ""
         out.warn(f"{outcome.n_failed} of {outcome.n_rows} rows have no answer{at}")
+
+
+def _n_columns() -> float:
+    """Return how wide stderr is; a file has no end."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns if is_terminal(sys.stderr) else math.inf
+    except (OSError, ValueError):
+        return math.inf
 
 
 def _row(part: "Progress") -> dict[str, Any]:

@@ -96,15 +96,23 @@ class Progress:
     Attributes:
         n_rows: of the input, for one model; None while they are not known.
         n_before: answered in earlier runs.
+        n_changed: of these, rows that are answered again since they have changed.
         seconds: of answering.
     """
 
     model: str
     n_rows: int | None = None
     n_before: int = 0
+    n_changed: int = 0
     tally: Tally = field(default_factory=Tally)
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+
+    @property
+    def n_done(self) -> int:
+        """Rows that are done, failed ones too; what was answered earlier may have left the input since."""
+        n_done = self.n_before - self.n_changed + self.tally.n_rows
+        return n_done if self.n_rows is None else min(n_done, self.n_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +152,13 @@ def run_batch(
     assert batch.output is not None
     output = Path(os.path.realpath(batch.output))
     _check_output(output, batch)
-    if batch.source is not None:
+    if _is_file(batch.source):
         open_rows(batch, None).close()  # what is wrong with it is told before anything is written
+    elif len(models) > 1:
+        raise UsageError(
+            f"each model reads the rows anew, and {batch.source or 'stdin'} can be read only once",
+            hint="write the rows to a file first",
+        )
     with Journal.open(journal_path(output)) as journal:
         if batch.restarts:
             journal.restart()
@@ -155,7 +168,7 @@ def run_batch(
         ledger = Ledger(journal, [model.name for model in models])
         manifest = _manifest(batch, models, previous)
         _check_same(manifest, previous, journal, ledger, batch)
-        if previous is None or batch.appends:
+        if previous is None or batch.appends or not journal.n_records:
             manifest.save(manifest_path(output))
         return _Job(batch, output, manifest, journal, ledger, note, tell).run(models, stdin)
 
@@ -204,6 +217,8 @@ class _Job:
         for row in still_open:
             if row.failure is None:
                 break
+            progress.tally.n_rows += 1
+            progress.tally.n_failed += 1
             self._put(_refused(row, model.name, run), progress)
         else:
             return False
@@ -236,6 +251,7 @@ class _Job:
     def _tick(self, progress: Progress) -> None:
         now = time.monotonic()
         progress.seconds = now - progress.began
+        progress.n_changed = self._ledger.n_changed[progress.model]
         if now - self._synced_at >= SYNC_SECONDS:
             self._synced_at = now
             self._journal.sync()
@@ -295,7 +311,7 @@ def seed_of_run(batch: Batch, previous: RunManifest | None) -> int:
 def count_rows(source: Path | None, rows: Rows) -> int | None:
     """Return how many rows a file has, as far as its lines tell; None where it cannot be read twice."""
     try:
-        if source is None or not source.is_file():
+        if source is None or not _is_file(source):
             return None
         with source.open("rb") as file:
             return sum(1 for line in file if not line.isspace()) - (rows.form in ("csv", "tsv"))
@@ -330,10 +346,11 @@ def replaced(path: Path | None) -> Iterator[TextIO | None]:
 
 def _check_output(output: Path, batch: Batch) -> None:
     """Refuse to write where something else is."""
-    paths = {"the input": batch.source, "the errors": batch.errors}
-    for what, path in paths.items():
-        if path is not None and Path(os.path.realpath(path)) == output:
-            raise UsageError(f"{what} and the output are one file: {path}")
+    _check_apart(batch.source, "the input", batch.output, "the output")
+    _check_apart(batch.errors, "the errors", batch.output, "the output")
+    check_errors(batch)
+    for path in (journal_path(output), manifest_path(output)):
+        _check_apart(batch.errors, "the errors", path, "a file beside the output")
     if output.is_dir():
         raise UsageError(f"{output} is a folder", hint="name a file in it")
     if not output.parent.is_dir():
@@ -342,6 +359,20 @@ def _check_output(output: Path, batch: Batch) -> None:
         raise UsageError(
             f"{output} is there already, and no journal beside it", hint="`--restart` replaces it, or name another file"
         )
+
+
+def check_errors(batch: Batch) -> None:
+    """Refuse to write errors over the rows.
+
+    Raises:
+        UsageError: they are one file.
+    """
+    _check_apart(batch.errors, "the errors", batch.source, "the input")
+
+
+def _check_apart(one: Path | None, what: str, other: Path | None, other_what: str) -> None:
+    if one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other):
+        raise UsageError(f"{what} and {other_what} are one file: {one}")
 
 
 def _manifest(batch: Batch, models: Sequence[BatchModel], previous: RunManifest | None) -> RunManifest:
@@ -393,6 +424,11 @@ def _check_same(
 
 def _refused(row: Row, model: str, run: str) -> Record:
     return Record(row.number, row.key, row.id, row.form, row.digest, model, run, row.extra, failure=row.failure)
+
+
+def _is_file(path: Path | None) -> bool:
+    """Tell what can be read twice from pipes and the like; what is not there at all will be told where it is read."""
+    return path is not None and (path.is_file() or not path.exists() or path.is_dir())
 
 
 def _size(path: Path) -> int | None:

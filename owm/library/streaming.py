@@ -17,6 +17,7 @@ from owm.library.batching import (
     Progress,
     Tell,
     TooManyFailures,
+    check_errors,
     count_rows,
     open_rows,
     replaced,
@@ -46,6 +47,7 @@ def stream_batch(
     Raises:
         OwmError: as `owm.library.batching.run_batch`.
     """
+    check_errors(batch)
     seed = seed_of_run(batch, None)
     with open_rows(batch, stdin) as rows, replaced(batch.errors) as errors, model.open() as opened:
         form = batch.output_form or find_form(None, rows.form)
