@@ -16,6 +16,7 @@ from owm.engine.generate import Generation
 from owm.engine.prefixes import plan_prefixes
 from owm.engine.request import Chunk, FinishReason, Request
 from owm.errors import EngineError, NotEnoughMemory, OwmError, PromptTooLong, TemplateError
+from owm.hardware import probe
 from owm.settings.keys import MAX_SEED
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from owm.engine.wishes import Wishes
 
 WINDOW_ROWS = 512  # that are prepared at a time, among which common beginnings are looked for
-STREAM_ROWS = 64  # where answers are awaited in the order of the rows
+FIRST_ROWS = 64  # the same at the beginning, and where answers are awaited in the order of the rows
 MAX_LATE_ROWS = 1024  # that have ended but cannot be given out, before no more are begun
 MAX_DEFERRED_ROWS = 64  # too long for the context at hand, before they get one of their own
 PIECE_TOKENS = 256  # in which prompts are read under `--deterministic`
@@ -150,6 +151,7 @@ class Runner:
         self._n_ctx = 0
         self._is_large = False  # the context is one for rows that were deferred
         self._is_torn = False  # an interruption may have lost chunks
+        self._memory_bytes = probe.memory().total
         self._free_bytes = model.free_bytes()
 
     def answers(self, rows: Iterator[Row]) -> Generator[Record]:
@@ -221,14 +223,14 @@ class Runner:
         if chunk.token is not None:
             tally.n_generated += 1
             prepared.n_taken += 1
+        if self._scheduler is not None:
+            tally.n_busy = self._scheduler.n_running
         if chunk.finish_reason is None:
             self._tick()
             return None
         del self._running[chunk.request_id]
         if chunk.finish_reason is FinishReason.CANCELLED:
             return None
-        if self._scheduler is not None:
-            tally.n_busy = self._scheduler.n_running
         if chunk.error is not None:
             return self._record(prepared.row, failure=_failure(chunk.error))
         if self._is_torn and not prepared.is_whole:
@@ -301,7 +303,9 @@ class Runner:
         if self._n_late() > MAX_LATE_ROWS:  # whoever takes the records is behind
             time.sleep(GATHER_SECONDS if waits else 0)
             return None
-        scheduler, n_rows = self._scheduler, STREAM_ROWS if self._terms.is_streamed else WINDOW_ROWS
+        scheduler = self._scheduler
+        # The first ones are few: nothing is decoded while they are prepared.
+        n_rows = FIRST_ROWS if self._terms.is_streamed or self._generation is None else WINDOW_ROWS
         rows = self._source.take(
             n_rows, waits=waits, is_given_up=lambda: scheduler is not None and scheduler.is_cancelled
         )
@@ -347,7 +351,14 @@ class Runner:
         n_beginning = len(self._model.native.continuation(wishes.answer_prefix)) if wishes.answer_prefix else 0
         n_answer = None if wishes.max_tokens is None else wishes.max_tokens + n_beginning
         # Of open length, it must not depend on how much room its neighbours have left.
-        size = self._model.choose_context(n_prompt, max_tokens=n_answer, asked=wishes.n_ctx)
+        size = context.choose(
+            self._model.header,
+            n_prompt=n_prompt,
+            max_tokens=n_answer,
+            asked=wishes.n_ctx,
+            weights_bytes=self._model.weights_bytes,
+            memory_bytes=self._memory_bytes,
+        )
         if wishes.max_tokens is None:
             n_answer = min(context.ROOM_FOR_ANSWER + n_beginning, size.n_ctx - n_prompt)
             wishes = replace(wishes, max_tokens=max(1, n_answer - n_beginning))

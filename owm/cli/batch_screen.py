@@ -104,7 +104,9 @@ def _make_bars() -> "Bars":
 
     console = Console(file=sys.stderr, highlight=False)
     bar = [BarColumn(bar_width=16)] if console.width >= NARROW_COLUMNS else []
-    text = TextColumn("{task.fields[line]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    room = console.width - len("^C") - (17 if bar else 0)  # the echo of Ctrl-C must not break the line
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=room)
+    text = TextColumn("{task.fields[line]}", markup=False, table_column=column)
     return Progress(*bar, text, console=console, transient=True, refresh_per_second=5)
 
 

@@ -22,6 +22,8 @@ from owm.native.llama import Context
 if TYPE_CHECKING:
     from owm.engine.constrain import Matcher, Vocabulary
 
+FIRST_PREFILL = 256  # tokens in a step until the first answer begins, where several are to: it should not wait for all
+
 __all__ = ["Chunk", "FinishReason", "Request", "Scheduler", "Timings"]
 
 
@@ -69,6 +71,7 @@ class Scheduler:
         self._waiting: deque[_Waiting] = deque()
         self._running: list[Running] = []  # in the order in which they began
         self._sharing = Sharing(context, range(self._n_slots, context.n_sequences))
+        self._has_sampled = False
         self.n_decoded = 0  # tokens, of prompts and answers
         self._next_id = 0
         self._is_closed = False
@@ -218,6 +221,7 @@ class Scheduler:
                 self._sharing.advance(running)
         for running in tuple(self._running):
             if running.logits_index is not None:
+                self._has_sampled = True
                 self._advance(running, running.sample, chunks)
         return chunks
 
@@ -272,11 +276,13 @@ class Scheduler:
                 counts[running] = n = running.readable(n_room)
                 n_room -= n
                 n_prefill = self._n_prefill
+        reading = [running for running in self._running if not running.is_decoding]
+        if not self._has_sampled and sum(running.awaits is None for running in reading) > 1:
+            n_prefill = min(n_prefill, FIRST_PREFILL)
         n_room = min(n_room, n_prefill)
-        for running in self._running:
-            if not running.is_decoding:
-                counts[running] = n = running.readable(n_room, self._piece)
-                n_room -= n
+        for running in reading:
+            counts[running] = n = running.readable(n_room, self._piece)
+            n_room -= n
         # In the order of their slots, without which llama.cpp computes them in several parts.
         for running in sorted(counts, key=attrgetter("slot")):
             running.feed(counts[running])

@@ -4,14 +4,14 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal
 
-from owm.batch.journal import SYNC_SECONDS, Journal, journal_path, write_error
+from owm.batch.journal import SYNC_SECONDS, Journal, journal_path
 from owm.batch.ledger import Ledger
 from owm.batch.manifest import RunManifest, RunModel, differences, manifest_path, sha256_for
 from owm.batch.reading import InputForm, Rows, read_rows
@@ -19,8 +19,8 @@ from owm.batch.row import Record, Row
 from owm.batch.runner import Runner, Tally, Terms
 from owm.batch.writing import OutputForm, find_form, write_rows
 from owm.errors import OwmError, UsageError
+from owm.library.batch_files import check_output, count_rows, is_file, replaced
 from owm.native.llama import library_build
-from owm.publishing import sync_folder
 from owm.settings.keys import MAX_SEED
 from owm.store.digest import sha256_of
 
@@ -151,8 +151,8 @@ def run_batch(
     """
     assert batch.output is not None
     output = Path(os.path.realpath(batch.output))
-    _check_output(output, batch)
-    if _is_file(batch.source):
+    check_output(output, batch)
+    if is_file(batch.source):
         open_rows(batch, None).close()  # what is wrong with it is told before anything is written
     elif len(models) > 1:
         raise UsageError(
@@ -242,11 +242,7 @@ class _Job:
         if record.failure is not None:
             self._n_failed += 1
             if self._batch.max_errors is not None and self._n_failed >= self._batch.max_errors:
-                raise TooManyFailures(
-                    f"stopped after {self._n_failed} failed row{'s' * (self._n_failed > 1)}, the last one is"
-                    f" {record.id if record.id is not None else record.number}: {record.failure.message}",
-                    hint="what was answered is kept; the same command goes on",
-                )
+                raise too_many(self._n_failed, record, hint="what was answered is kept; the same command goes on")
 
     def _tick(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -273,12 +269,21 @@ class _Job:
             if all(path is None or _size(path) == size for path, size in files.items()):
                 return
         rows = self._ledger.rows(as_done=batch.order == "done")
-        with replaced(output) as file, replaced(batch.errors) as errors:
+        with replaced(batch.errors) as errors, replaced(output) as file:
             assert file is not None
             names = [model.name for model in models] if len(models) > 1 else []
             write_rows(rows, file, form, models=names, columns=columns or None, errors=errors)
         sizes = {"size": _size(output), "errors_size": None if batch.errors is None else _size(batch.errors)}
         self._journal.mark_written({**about, **sizes})
+
+
+def too_many(n_failed: int, last: Record, *, hint: str | None = None) -> TooManyFailures:
+    """Say that a batch was stopped, and why the last row has failed."""
+    reason = "" if last.failure is None else f": {last.failure.message}"
+    name = last.number if last.id is None else last.id
+    return TooManyFailures(
+        f"stopped after {n_failed} failed row{'s' * (n_failed > 1)}, the last one is {name}{reason}", hint=hint
+    )
 
 
 def open_rows(batch: Batch, stdin: "BinaryIO | None") -> Rows:
@@ -306,73 +311,6 @@ def seed_of_run(batch: Batch, previous: RunManifest | None) -> int:
     if previous is not None:
         return previous.seed
     return 0 if batch.is_deterministic else secrets.randbelow(MAX_SEED + 1)
-
-
-def count_rows(source: Path | None, rows: Rows) -> int | None:
-    """Return how many rows a file has, as far as its lines tell; None where it cannot be read twice."""
-    try:
-        if source is None or not _is_file(source):
-            return None
-        with source.open("rb") as file:
-            return sum(1 for line in file if not line.isspace()) - (rows.form in ("csv", "tsv"))
-    except OSError:
-        return None
-
-
-@contextmanager
-def replaced(path: Path | None) -> Iterator[TextIO | None]:
-    """Give a file to write that takes the place of another when it is whole; None for None.
-
-    Raises:
-        NotEnoughDisk, StoreError: it cannot be written; what was there stays.
-    """
-    if path is None:
-        yield None
-        return
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
-    try:
-        with open(temporary, "w", encoding="utf-8", errors="replace", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise write_error(error, path) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _check_output(output: Path, batch: Batch) -> None:
-    """Refuse to write where something else is."""
-    _check_apart(batch.source, "the input", batch.output, "the output")
-    _check_apart(batch.errors, "the errors", batch.output, "the output")
-    check_errors(batch)
-    for path in (journal_path(output), manifest_path(output)):
-        _check_apart(batch.errors, "the errors", path, "a file beside the output")
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder", hint="name a file in it")
-    if not output.parent.is_dir():
-        raise UsageError(f"no such folder: {output.parent}")
-    if output.exists() and not batch.restarts and not journal_path(output).exists():
-        raise UsageError(
-            f"{output} is there already, and no journal beside it", hint="`--restart` replaces it, or name another file"
-        )
-
-
-def check_errors(batch: Batch) -> None:
-    """Refuse to write errors over the rows.
-
-    Raises:
-        UsageError: they are one file.
-    """
-    _check_apart(batch.errors, "the errors", batch.source, "the input")
-
-
-def _check_apart(one: Path | None, what: str, other: Path | None, other_what: str) -> None:
-    if one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other):
-        raise UsageError(f"{what} and {other_what} are one file: {one}")
 
 
 def _manifest(batch: Batch, models: Sequence[BatchModel], previous: RunManifest | None) -> RunManifest:
@@ -424,11 +362,6 @@ def _check_same(
 
 def _refused(row: Row, model: str, run: str) -> Record:
     return Record(row.number, row.key, row.id, row.form, row.digest, model, run, row.extra, failure=row.failure)
-
-
-def _is_file(path: Path | None) -> bool:
-    """Tell what can be read twice from pipes and the like; what is not there at all will be told where it is read."""
-    return path is not None and (path.is_file() or not path.exists() or path.is_dir())
 
 
 def _size(path: Path) -> int | None:

@@ -2,27 +2,25 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from owm.batch.row import Record, Row
 from owm.batch.runner import Runner
 from owm.batch.writing import find_form, write_rows
+from owm.library.batch_files import ErrorsFile, check_errors, count_rows
 from owm.library.batching import (
     Batch,
     BatchModel,
     Outcome,
     Progress,
     Tell,
-    TooManyFailures,
-    check_errors,
-    count_rows,
     open_rows,
-    replaced,
     seed_of_run,
     terms_of,
+    too_many,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +47,11 @@ def stream_batch(
     """
     check_errors(batch)
     seed = seed_of_run(batch, None)
-    with open_rows(batch, stdin) as rows, replaced(batch.errors) as errors, model.open() as opened:
+    with (
+        open_rows(batch, stdin) as rows,
+        nullcontext() if batch.errors is None else ErrorsFile(batch.errors) as errors,
+        model.open() as opened,
+    ):
         form = batch.output_form or find_form(None, rows.form)
         progress = Progress(model.name, count_rows(batch.source, rows))
         queue = _Queue(is_ordered=batch.order == "input")
@@ -68,6 +70,7 @@ def stream_batch(
         )
 
         has_breaks = False
+        n_failed = 0  # of the rows that were given out
 
         def say_what_a_line_cannot(record: Record) -> None:
             nonlocal has_breaks
@@ -80,14 +83,16 @@ def stream_batch(
         def ready(record: Record) -> Iterator[list[Record]]:
             if form == "lines":
                 say_what_a_line_cannot(record)
+            nonlocal n_failed
             for each in queue.put(record):
                 yield [each]
+                n_failed += each.failure is not None
+                if each.failure is not None and batch.max_errors is not None and n_failed >= batch.max_errors:
+                    file.flush()
+                    raise too_many(n_failed, each)
             file.flush()
-            n_failed = progress.tally.n_failed
-            if batch.max_errors is not None and n_failed >= batch.max_errors:
-                raise TooManyFailures(f"stopped after {n_failed} failed row{'s' * (n_failed > 1)}")
 
-        def answered() -> Iterator[list[Record]]:
+        def answered() -> Generator[list[Record]]:
             with closing(runner.answers(queue.expect(rows))) as records:
                 try:
                     for record in records:
@@ -97,7 +102,8 @@ def stream_batch(
                         yield from ready(record)
                     raise
 
-        write_rows(answered(), file, form, columns=rows.columns or None, errors=errors)
+        with closing(answered()) as given:  # before the model is, which its thread reads prompts with
+            write_rows(given, file, form, columns=rows.columns or None, errors=errors)
         file.flush()
     tally = progress.tally
     return Outcome(tally.n_rows, tally.n_failed, seed, (progress,))

@@ -25,7 +25,8 @@ import psutil
 
 POLL_SECONDS = 0.005
 MIN_PAIRS = 5
-T = TypeVar("T")
+Ours = TypeVar("Ours")
+Theirs = TypeVar("Theirs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,9 @@ def _confidence(n: int, k: int) -> float:
     return 1 - 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n
 
 
-def measure_pairs(ours: Callable[[], T], theirs: Callable[[], T], pairs: int) -> tuple[list[T], list[T]]:
+def measure_pairs(
+    ours: Callable[[], Ours], theirs: Callable[[], Theirs], pairs: int
+) -> tuple[list[Ours], list[Theirs]]:
     """Run both sides alternately after one warm-up each, swapping who goes first in every pair."""
     busy = psutil.cpu_percent(interval=1.0)
     if busy > 10:
@@ -176,22 +179,29 @@ def measure_pairs(ours: Callable[[], T], theirs: Callable[[], T], pairs: int) ->
         print(f"warning: the machine is busy ({busy:.0f} %), the numbers will be noisy", file=sys.stderr)
     ours()
     theirs()
-    results: tuple[list[T], list[T]] = ([], [])
+    results: tuple[list[Ours], list[Theirs]] = ([], [])
+    sides: Sequence[Callable[[], None]] = (lambda: results[0].append(ours()), lambda: results[1].append(theirs()))
     for pair in range(pairs):
-        for side in (0, 1) if pair % 2 == 0 else (1, 0):
-            results[side].append((ours, theirs)[side]())
+        for side in sides if pair % 2 == 0 else reversed(sides):
+            side()
             print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return results
 
 
 def run_command(
-    command: Sequence[str | Path], environment: dict[str, str] | None = None, *, with_children: bool = False
+    command: Sequence[str | Path],
+    environment: dict[str, str] | None = None,
+    *,
+    with_children: bool = False,
+    meanwhile: Callable[[int], object] | None = None,
+    exit_code: int = 0,
 ) -> Run:
     """Run a command to its end and measure it; one that fails ends the benchmark.
 
     The peak is the resident memory of the largest process, mapped file pages included. `with_children` sums over all
-    processes that live at once; that needs polling, which takes time from a program that wants all cores.
+    processes that live at once; that needs polling, which takes time from a program that wants all cores. `meanwhile`
+    is called with the id of the process while it runs, and may stop it; then it ends with another `exit_code`.
     """
     words = [str(word) for word in command]
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
@@ -204,6 +214,8 @@ def run_command(
             env=os.environ | (environment or {}),
         )
         watch = _MemoryWatch(process.pid) if with_children else None
+        if meanwhile is not None:
+            meanwhile(process.pid)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         written_bytes = _written_bytes(process.pid)
         # wait4 and not communicate: it wakes at the end itself and knows the peak that polling may have missed.
@@ -223,7 +235,7 @@ def run_command(
             cpu_seconds=usage.ru_utime + usage.ru_stime,
             written_bytes=written_bytes,
         )
-    if process.returncode:
+    if process.returncode != exit_code:
         code = process.returncode
         reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         tail = "\n".join(run.stderr.splitlines()[-10:])

@@ -17,9 +17,9 @@ def smollm2(asked: Path | None) -> Path:
     return Path(_output(BIN / "owm", "path", "smollm2"))
 
 
-def reference() -> Path:
-    """Return the folder of llama.cpp's own tools, which are built if they are not there."""
-    return Path(_output(ROOT / "scripts" / "reference"))
+def reference(*tools: str) -> Path:
+    """Return the folder of llama.cpp's own tools (all that are usual, else these), built if they are not there."""
+    return Path(_output(ROOT / "scripts" / "reference", *tools))
 
 
 def parity_python() -> Path:
