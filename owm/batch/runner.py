@@ -1,28 +1,24 @@
 """Answering rows with one open model: prepared in windows, decoded side by side, each given out when it ends."""
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from owm.batch.preparation import Preparation, Prepared, Refusal, Terms, failure_of
 from owm.batch.readahead import GATHER_SECONDS, ReadAhead
 from owm.batch.row import Failure, Record, Row
 from owm.batch.width import WIDTHS, Width, measure_width
-from owm.engine import context
 from owm.engine.answer import Answer
 from owm.engine.generate import Generation
 from owm.engine.prefixes import plan_prefixes
 from owm.engine.request import Chunk, FinishReason, Request
-from owm.errors import EngineError, NotEnoughMemory, OwmError, PromptTooLong, TemplateError
-from owm.hardware import probe
-from owm.settings.keys import MAX_SEED
+from owm.errors import OwmError
 
 if TYPE_CHECKING:
-    from owm.engine.model import Model, Prompt
+    from owm.engine.model import Model
     from owm.engine.scheduler import Scheduler
-    from owm.engine.wishes import Wishes
 
 WINDOW_ROWS = 512  # that are prepared at a time, among which common beginnings are looked for
 FIRST_ROWS = 64  # the same at the beginning, and where answers are awaited in the order of the rows
@@ -31,38 +27,6 @@ MAX_DEFERRED_ROWS = 64  # too long for the context at hand, before they get one 
 PIECE_TOKENS = 256  # in which prompts are read under `--deterministic`
 N_HOLDERS = 2
 STEP_TOKENS = 256  # sizes of contexts are multiples of it in llama.cpp
-MEMORY_SHARE = 0.8  # of what is free
-
-_CODES: tuple[tuple[type[OwmError], str], ...] = (
-    (PromptTooLong, "too_long"),
-    (NotEnoughMemory, "not_enough_memory"),
-    (TemplateError, "template_error"),
-    (EngineError, "engine_error"),
-    (OwmError, "invalid_value"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for all rows that one model answers.
-
-    Attributes:
-        model: its name in records.
-        run: fingerprint of the model and all settings.
-        seed: of the run, from which each row's own is made.
-        n_parallel: rows at a time, None for as many as measuring finds best.
-        is_deterministic: one row at a time, and each computed in a way that depends on it alone.
-        is_streamed: answers are awaited in the order of the rows.
-    """
-
-    model: str
-    run: str
-    wishes: "Wishes"
-    seed: int
-    system: str | None = None
-    n_parallel: int | None = None
-    is_deterministic: bool = False
-    is_streamed: bool = False
 
 
 @dataclass(slots=True)
@@ -88,29 +52,6 @@ class Tally:
     n_busy: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class _Prepared:
-    """A row that is ready to run in a context of at least `n_tokens`."""
-
-    row: Row
-    request: Request
-    n_tokens: int
-    answer: Answer = field(default_factory=Answer)
-    n_taken: int = 0  # tokens that are wholly in the answer
-
-    @property
-    def is_whole(self) -> bool:
-        """No chunk is missing, as far as that can be told: a fed beginning has none of its own tokens."""
-        timings = self.answer.timings
-        return timings is not None and timings.n_generated == self.n_taken and not self.request.answer_prefix
-
-
-def seed_of(run_seed: int, key: str) -> int:
-    """Return a row's own seed, which no other row has a part in."""
-    digest = hashlib.blake2b(f"{run_seed}\0{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % (MAX_SEED + 1)
-
-
 class Runner:
     """Answers rows. One run: iterate `answers` once; after an interruption, `rest` has what was ready by then."""
 
@@ -134,15 +75,15 @@ class Runner:
         """
         self._model = model
         self._terms = terms
+        self._preparation = Preparation(model, terms)
         self._note = note
         self._tick = tick
         self._n_late = n_late
         self.tally = tally
         self.width: Width | None = None
-        self._notes: dict[str, bool] = {}  # sentence -> was said
-        self._window: deque[_Prepared] = deque()
-        self._deferred: deque[_Prepared] = deque()
-        self._running: dict[int, _Prepared] = {}
+        self._window: deque[Prepared] = deque()
+        self._deferred: deque[Prepared] = deque()
+        self._running: dict[int, Prepared] = {}
         self._failed: dict[int, Row] = {}  # that never ran, by numbers below those of requests
         self._last_failed = 0
         self._source: ReadAhead | None = None
@@ -151,8 +92,6 @@ class Runner:
         self._n_ctx = 0
         self._is_large = False  # the context is one for rows that were deferred
         self._is_torn = False  # an interruption may have lost chunks
-        self._memory_bytes = probe.memory().total
-        self._free_bytes = model.free_bytes()
 
     def answers(self, rows: Iterator[Row]) -> Generator[Record]:
         """Yield a record for each row, in the order in which they end. The rows are read in a thread of their own.
@@ -190,7 +129,8 @@ class Runner:
             # The others wait behind them: this context is for these.
             self._deferred, self._window = self._window, self._deferred
         width = self._width(self._window[0].request.prompt)
-        n_holders = N_HOLDERS if width + N_HOLDERS <= self._most(self._n_ctx) else 0
+        n_fitting = self._preparation.n_fitting(self._n_ctx)
+        n_holders = N_HOLDERS if n_fitting is None or width + N_HOLDERS <= n_fitting else 0
         self.tally.n_slots = width
         with self._model.scheduler(
             self._n_ctx,
@@ -216,7 +156,7 @@ class Runner:
         """Add a chunk to its answer; return the record if that was the last."""
         if (row := self._failed.pop(chunk.request_id, None)) is not None:
             assert chunk.error is not None
-            return self._record(row, failure=_failure(chunk.error))
+            return self._record(row, failure=failure_of(chunk.error))
         prepared = self._running[chunk.request_id]
         answer, tally = prepared.answer, self.tally
         answer.take(chunk)
@@ -232,7 +172,7 @@ class Runner:
         if chunk.finish_reason is FinishReason.CANCELLED:
             return None
         if chunk.error is not None:
-            return self._record(prepared.row, failure=_failure(chunk.error))
+            return self._record(prepared.row, failure=failure_of(chunk.error))
         if self._is_torn and not prepared.is_whole:
             return None
         tally.n_prompt += answer.usage()["prompt_tokens"]
@@ -242,7 +182,7 @@ class Runner:
         return self._record(prepared.row, _said(answer, prepared.request))
 
     def _record(self, row: Row, answer: dict[str, Any] | None = None, failure: Failure | None = None) -> Record:
-        for message, was_said in tuple(self._notes.items()):
+        for message, was_said in tuple(self._preparation.notes.items()):
             if not was_said:
                 self._say(message)
         self.tally.n_rows += 1
@@ -254,8 +194,8 @@ class Runner:
 
     def _say(self, message: str) -> None:
         """Tell the user something, once."""
-        if not self._notes.get(message):
-            self._notes[message] = True
+        if not self._preparation.notes.get(message):
+            self._preparation.notes[message] = True
             self._note(message)
 
     # -- in the decoding thread --------------------------------------------------------------------------------------
@@ -315,8 +255,8 @@ class Runner:
         for row in rows:
             try:
                 if row.failure is not None:
-                    raise _Refused(row.failure)
-                prepared.append(self._prepare(row))
+                    raise Refusal(row.failure)
+                prepared.append(self._preparation.prepare(row))
             except OwmError as error:
                 chunks.append(self._fail(row, error))
         prompts = [each.request.prompt for each in prepared]
@@ -334,55 +274,12 @@ class Runner:
         self._failed[self._last_failed] = row
         return Chunk(self._last_failed, "", None, FinishReason.FAILED, error=error)
 
-    def _prepare(self, row: Row) -> _Prepared:
-        """Make the request of a row.
-
-        Raises:
-            OwmError: there can be none.
-        """
-        terms = self._terms
-        wishes = row.over(terms.wishes)
-        if "seed" not in row.sampling:
-            wishes = replace(wishes, sampling=replace(wishes.sampling, seed=seed_of(terms.seed, row.key)))
-        prompt = self._prompt(row, wishes)
-        for message in prompt.notes:
-            self._notes.setdefault(message, False)
-        n_prompt = len(prompt.tokens)
-        n_beginning = len(self._model.native.continuation(wishes.answer_prefix)) if wishes.answer_prefix else 0
-        n_answer = None if wishes.max_tokens is None else wishes.max_tokens + n_beginning
-        # Of open length, it must not depend on how much room its neighbours have left.
-        size = context.choose(
-            self._model.header,
-            n_prompt=n_prompt,
-            max_tokens=n_answer,
-            asked=wishes.n_ctx,
-            weights_bytes=self._model.weights_bytes,
-            memory_bytes=self._memory_bytes,
-        )
-        if wishes.max_tokens is None:
-            n_answer = min(context.ROOM_FOR_ANSWER + n_beginning, size.n_ctx - n_prompt)
-            wishes = replace(wishes, max_tokens=max(1, n_answer - n_beginning))
-        n_tokens = n_prompt + (n_answer or 0)
-        if self._most(n_tokens) < 1:
-            raise NotEnoughMemory(
-                f"the prompt's {n_prompt} tokens and {n_answer} of the answer need more memory than is free",
-                needed=n_tokens * context.kv_bytes_per_token(self._model.header),
-                free=self._free_bytes,
-            )
-        return _Prepared(row, wishes.request(prompt), n_tokens)
-
-    def _prompt(self, row: Row, wishes: "Wishes") -> "Prompt":
-        if row.prompt is not None:
-            return self._model.raw_prompt(row.prompt)
-        return wishes.prompt(self._model, row.messages(None if wishes.is_raw else self._terms.system))
-
-    # -- width and memory --------------------------------------------------------------------------------------------
-
     def _width(self, tokens: Any) -> int:
         """Return how many rows are answered at a time in a context of the size at hand."""
         if self._terms.is_deterministic:
             return 1
-        most = max(1, min(self._most(self._n_ctx), WIDTHS[-1]))
+        n_fitting = self._preparation.n_fitting(self._n_ctx)
+        most = WIDTHS[-1] if n_fitting is None else max(1, min(n_fitting, WIDTHS[-1]))
         asked = self._terms.n_parallel
         if asked is not None:
             if asked > most:
@@ -399,19 +296,6 @@ class Runner:
                 self._note(str(self.width))
         return min(self.width.n, most)
 
-    def _most(self, n_ctx: int) -> int:
-        """Return how many sequences of a size there is memory for."""
-        per_token = context.kv_bytes_per_token(self._model.header)
-        return int(MEMORY_SHARE * self._free_bytes) // (per_token * n_ctx) if per_token else WIDTHS[-1] + N_HOLDERS
-
-
-class _Refused(OwmError):
-    """A row was refused when it was read."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
 
 def _context_for(sizes: list[int], *, is_large: bool) -> int:
     """Return a size for most of the rows; a few that need far more are better off in a context of their own."""
@@ -419,13 +303,6 @@ def _context_for(sizes: list[int], *, is_large: bool) -> int:
     usual = sorted(sizes)[int(0.95 * (len(sizes) - 1))]
     size = largest if is_large or largest <= 2 * usual else usual
     return -(-size // STEP_TOKENS) * STEP_TOKENS
-
-
-def _failure(error: OwmError) -> Failure:
-    if isinstance(error, _Refused):
-        return error.failure
-    code = getattr(error, "code", None) or next(code for kind, code in _CODES if isinstance(error, kind))
-    return Failure(code, str(error))
 
 
 def _said(answer: Answer, request: Request) -> dict[str, Any]:

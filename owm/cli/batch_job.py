@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from owm.engine.adapter import AdapterChoice
 
+_FLAGS = {"stops": "stop", "is_raw": "raw"}  # names of wishes -> of flags
+
 Shape = tuple[str | None, str | None, str | None, Path | None]  # schema, choice, regex, grammar
 
 
@@ -147,7 +149,7 @@ class BatchJob:
             "prompt": self._batch.template,
             "deterministic": self._batch.is_deterministic or None,
             "lora": [f"{each.path}={each.scale}" for each in self._adapters] or None,
-            **{name: text for name, text in wishes.shape().items() if name != "constraint"},
+            **{_FLAGS.get(name, name): said for name, said in wishes.shape().items() if name != "constraint"},
             **self._said_shape(),
         }
         layers = value["gpu_layers"]

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from owm.batch.journal import SYNC_SECONDS, Journal, journal_path
 from owm.batch.ledger import Ledger
 from owm.batch.manifest import RunManifest, RunModel, differences, manifest_path, sha256_for
+from owm.batch.preparation import Terms
 from owm.batch.reading import InputForm, Rows, read_rows
 from owm.batch.row import Record, Row
-from owm.batch.runner import Runner, Tally, Terms
+from owm.batch.runner import Runner, Tally
 from owm.batch.writing import OutputForm, find_form, write_rows
 from owm.errors import OwmError, UsageError
 from owm.library.batch_files import check_output, count_rows, is_file, replaced

@@ -85,7 +85,7 @@ def test_only_what_is_new_changed_or_failed_is_answered(model: str, tmp_path: Pa
         (["--prompt", "on {prompt}"], 'prompt was not set, now "on {prompt}"'),
         (["--seed", "5"], "the seed was 4, now 5"),
         (["--choice", "a,b"], "choice was not set, now"),
-        (["--stop", "x"], 'stops was not set, now ["x"]'),
+        (["--stop", "x"], 'stop was not set, now ["x"]'),
         (["--deterministic"], "deterministic was not set, now true"),
     ],
 )

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from owm.batch.preparation import Terms, seed_of
 from owm.batch.row import Failure, Record, Row
-from owm.batch.runner import MAX_DEFERRED_ROWS, MAX_LATE_ROWS, WINDOW_ROWS, Runner, Tally, Terms, seed_of
+from owm.batch.runner import MAX_DEFERRED_ROWS, MAX_LATE_ROWS, Runner, Tally
 from owm.engine.context import ROOM_FOR_ANSWER
 from owm.engine.model import Model
 from owm.engine.request import Chunk, Request
@@ -268,7 +269,8 @@ def test_nothing_is_kept_of_rows_that_are_done(model: Model) -> None:
                 counts[n] = n_alive()
             if n == 5000:
                 break
-    assert 10 < counts[5000] < counts[2000] + 2 * WINDOW_ROWS
+    # Were they kept, 3,000 rows would be 6,000 objects or more; how many are on their way varies.
+    assert 10 < counts[5000] < counts[2000] + 4000
 
 
 def test_what_reading_raises_is_raised(model: Model) -> None:
