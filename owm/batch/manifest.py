@@ -26,7 +26,7 @@ VERSION = 1
 _CPU_NAMES = Path("/proc/cpuinfo")
 _MAX_BYTES = 64 << 20  # schemas and system prompts are in it
 _MAX_SHOWN = 60  # characters of a value
-_HINT = "begin anew with `--restart`"
+_HINT = "remove it, what is answered stays in the journal; `--restart` begins anew"
 
 
 @dataclass(frozen=True, slots=True)

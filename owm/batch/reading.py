@@ -87,13 +87,14 @@ def read_rows(
         raise UsageError(f"the input's form must be one of {', '.join(get_args(InputForm))}: {form}")
     name = "stdin" if path is None else str(path)
     file = _open(path, stdin)
-    close: Callable[[], None] = file.close if path is not None else _stay_open
+    # Closing a pipe waits for whoever reads from it.
+    close: Callable[[], None] = file.close if path is not None and path.is_file() else _stay_open
     try:
         lines = numbered(file, name)
         form = form or (_ENDINGS.get(path.suffix.lower()) if path is not None else None)
         if form is None:
             form, lines = _find_form(lines, path)
-        reader = _Reader(pattern, is_raw=is_raw)
+        reader = _Reader(pattern, form, is_raw=is_raw)
         if form in ("csv", "tsv"):
             columns, records = table.open_table(lines, "\t" if form == "tsv" else ",", name)
             return Rows(reader.of_table(columns, records), form, columns, close)
@@ -140,13 +141,13 @@ def _find_form(lines: Iterator[Line], path: Path | None) -> tuple[InputForm, Ite
 class _Reader:
     """Makes rows of what the forms have read, and knows the ids that were there."""
 
-    def __init__(self, pattern: Pattern | None, *, is_raw: bool) -> None:
+    def __init__(self, pattern: Pattern | None, form: InputForm, *, is_raw: bool) -> None:
         self._pattern = pattern
         self._is_raw = is_raw
         self._unit = "line"
         self._form: Form = "plain"  # of the last object
         self._numbers: dict[str, int] = {}  # of the first row with a key
-        self._hash = hashlib.blake2b(digest_size=8)
+        self._hash = hashlib.blake2b(form.encode(), digest_size=8)
         if pattern is not None:
             self._hash.update(b"%d\0" % len(pattern.text) + pattern.text.encode())
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from owm.engine.asked import STANDING_ROLES, Turn
+from owm.errors import UsageError
 
 if TYPE_CHECKING:
     from owm.engine.wishes import Wishes
@@ -64,7 +65,13 @@ class Row:
         """
         if not (self.sampling or self.wishes):
             return wishes
-        return replace(wishes, **self.wishes, sampling=replace(wishes.sampling, **self.sampling))
+        changes = dict(self.wishes)
+        if (thinking := changes.get("thinking")) is not None and thinking.effort is not None:
+            changes["thinking"] = replace(wishes.thinking, effort=thinking.effort)
+        made = replace(wishes, **changes, sampling=replace(wishes.sampling, **self.sampling))
+        if made.constraint is not None and made.stops:
+            raise UsageError("an answer of a given shape ends by itself, a stop would cut it")
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,12 @@ _FIELD_ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 def find_form(path: Path | None, input_form: InputForm) -> OutputForm:
     """Return the form that an output has by its ending, else the input's."""
-    return _ENDINGS.get(path.suffix.lower(), input_form) if path is not None else input_form
+    return ending_form(path) or input_form
+
+
+def ending_form(path: Path | None) -> OutputForm | None:
+    """Return the form that a name's ending stands for, None if it says nothing."""
+    return None if path is None else _ENDINGS.get(path.suffix.lower())
 
 
 def write_rows(

@@ -54,8 +54,14 @@ COMMANDS = {
     "rm": Command("rm", "Remove stored models."),
     "alias": Command("alias", "Give a model another name, or list such names."),
     "config": Command("config", "Keep settings, for all models or for one; without a subcommand, list them."),
+    "sessions": Command(
+        "sessions",
+        "List, show, search, export and remove kept conversations; without a subcommand, list them.",
+        is_hidden=True,
+    ),
     "prompts": Command("prompts", "Keep prompts under names; without a subcommand, list them."),
     "logs": Command("logs", "Log answers on this machine; without a subcommand, show the last ones."),
+    "cache": Command("cache", "Show or remove what is kept to go on with conversations at once.", is_hidden=True),
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from owm.batch.writing import ending_form
 from owm.cli import batch_screen, failures
 from owm.cli.failures import ExitCode
 from owm.cli.output import Output
@@ -58,6 +59,7 @@ class BatchJob:
         self._batch = batch
         self._out = out
         self._flags = flags
+        self._seed: int | None = None  # as the settings have it
         self._summarizes = summarizes
         self._stop = stop
         self._system = system
@@ -66,7 +68,7 @@ class BatchJob:
         self._think_budget = think_budget
         self._adapters: list[AdapterChoice] = [read_adapter(text) for text in lora]
         self._shape = dict(zip(("schema", "choice", "regex", "grammar"), shape, strict=True))
-        self._constraint, _ = read_shape(*shape, is_one_line=batch.output_form == "lines")
+        self._constraint, _ = read_shape(*shape, is_one_line=_is_lines(batch))
         if any(not text for text in stop):
             raise UsageError("--stop needs a text", hint="an empty text would stop everything")
         if self._constraint is not None and stop:
@@ -85,6 +87,8 @@ class BatchJob:
             if any(model.name == other.name for other in models):  # two files of one name
                 model = replace(model, name=str(model.stored.path))
             models.append(model)
+        if self._batch.seed is None and self._seed is not None:
+            self._batch = replace(self._batch, seed=self._seed)
         outcome = self._answer(models, None if self._batch.source else _rows_of(stdin))
         if self._summarizes:
             batch_screen.summarize(outcome, self._batch, self._out)
@@ -126,6 +130,7 @@ class BatchJob:
             stored, open_store(), self._flags, header=header, family=sampling_defaults(header)
         )
         value = {key: setting.value for key, setting in settings.items()}
+        self._seed = value["seed"]
         wishes = make_wishes(
             value,
             sampling,
@@ -170,6 +175,12 @@ class BatchJob:
         if name in ("choice", "regex"):
             return {name: text}
         return {name: f"{text} ({hashlib.sha256(self._constraint.source.encode()).hexdigest()[:12]})"}
+
+
+def _is_lines(batch: Batch) -> bool:
+    """Tell whether answers are to be plain lines, as far as names and flags say."""
+    form = batch.output_form or ending_form(batch.output)
+    return form == "lines" or (form is None and (batch.input_form or ending_form(batch.source)) == "lines")
 
 
 def _rows_of(stdin: TextIO | None) -> "BinaryIO":

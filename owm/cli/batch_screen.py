@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from owm.batch.writing import ending_form
 from owm.cli.output import Output, aligned, talk
 from owm.cli.terminal import is_terminal, one_line
 from owm.units import format_rate, format_seconds
@@ -168,6 +169,8 @@ def summarize(outcome: "Outcome", batch: "Batch", out: Output) -> None:
     if outcome.n_failed:
         where = batch.errors or batch.output
         at = f", see {where}" if where is not None else ""
+        if batch.errors is None and ending_form(batch.output) == "lines":
+            at = ", `--errors FILE` takes the reasons"
         out.warn(f"{outcome.n_failed} of {outcome.n_rows} rows have no answer{at}")
 
 

@@ -248,6 +248,7 @@ class Model:
         flash_attention: bool = True,
         piece: int | None = None,
         isolates_failures: bool = False,
+        retains: bool = False,
     ) -> "Iterator[Scheduler]":
         """Make a context for `n_sequences` of `n_ctx` tokens each, and a scheduler over it.
 
@@ -255,7 +256,7 @@ class Model:
             n_shared: tokens that all of them begin with, as drafts do; they are kept once.
             n_holders: further sequences, for beginnings that some prompts have in common.
             flash_attention: llama.cpp's default, which on a processor rounds to 16 bits where few tokens are read.
-            piece, isolates_failures: as `owm.engine.scheduler.Scheduler` takes them.
+            piece, isolates_failures, retains: as `owm.engine.scheduler.Scheduler` takes them.
 
         Raises:
             Unsupported: the model makes no text.
@@ -287,6 +288,7 @@ class Model:
             n_prefill=N_UBATCH,
             piece=piece,
             isolates_failures=isolates_failures,
+            retains=retains,
             vocabulary=lambda: self.vocabulary,
         )
         self._schedulers.append(scheduler)

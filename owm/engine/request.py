@@ -70,7 +70,8 @@ class Timings:
     """Seconds and counts of one answer; prefill ends with the first token.
 
     What is fed in the midst of an answer (a forced end of the thought, tokens that a constraint leaves no choice of)
-    counts as generated. `n_reasoning` of the generated tokens were thought.
+    counts as generated. `n_reasoning` of the generated tokens were thought, `n_held` of the prompt's were not read
+    again, because the context still held them.
     """
 
     n_prompt: int = 0
@@ -78,11 +79,12 @@ class Timings:
     n_reasoning: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    n_held: int = 0
 
     @property
     def prompt_per_second(self) -> float | None:
-        """Prompt tokens per second (pp)."""
-        return self.n_prompt / self.prefill_seconds if self.prefill_seconds > 0 else None
+        """Prompt tokens read per second (pp)."""
+        return (self.n_prompt - self.n_held) / self.prefill_seconds if self.prefill_seconds > 0 else None
 
     @property
     def decode_per_second(self) -> float | None:

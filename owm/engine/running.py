@@ -29,6 +29,8 @@ class Running:
         pending: tokens that are known, but were not decoded yet.
         n_past: tokens of its sequence that were decoded.
         logits_index: of the token in the last batch from which the next is drawn, None if there is none.
+        n_fed: tokens of it in the last batch.
+        fed: which tokens its sequence holds, for a scheduler that has to know.
         prefixes: beginnings of what it reads first that others may need as well, the shortest first; each is dropped
             once it is read.
         awaits: the prefix that another request reads for it.
@@ -47,6 +49,8 @@ class Running:
     pending: list[int] = field(default_factory=list)
     n_past: int = 0
     logits_index: int | None = None
+    n_fed: int = 0
+    fed: list[int] | None = None
     prefixes: list[Prefix] = field(default_factory=list)
     awaits: Prefix | None = None
     has_ended: bool = False
@@ -90,6 +94,7 @@ class Running:
     def feed(self, n: int) -> None:
         """Put `n` pending tokens into the batch; the last one of all gives logits."""
         self.logits_index = None
+        self.n_fed = n
         if not n:
             return
         batch, pending, position, slot = self.context.batch, self.pending, self.n_past, self.slot
@@ -101,13 +106,22 @@ class Running:
         if n == len(pending):
             batch.want_logits(index)
             self.logits_index = index
+        if self.fed is not None:
+            self.fed += pending[:n]
         del pending[:n]
 
     def go_on_from(self, other: int, n_read: int) -> None:
         """Take over what another sequence has read of its prompt, which is `n_read` tokens."""
         self.context.forget(self.slot)
         self.context.share(other, self.slot)
-        del self.pending[: n_read - self.n_past]
+        self.go_on_at(n_read)
+
+    def go_on_at(self, n_read: int) -> None:
+        """Count what its sequence holds of its prompt, which is `n_read` tokens, as read."""
+        n = n_read - self.n_past
+        if self.fed is not None:
+            self.fed += self.pending[:n]
+        del self.pending[:n]
         self.n_past = n_read
         while self.prefixes and len(self.prefixes[0]) <= n_read:
             del self.prefixes[0]

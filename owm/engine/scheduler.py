@@ -5,6 +5,7 @@ returns the chunks it gave, `is_idle` says when nothing is left: everything else
 """
 
 import threading
+import time
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from owm.engine.request import Chunk, FinishReason, Request, Timings
+from owm.engine.retained import Retained
 from owm.engine.running import Prefix, Running
 from owm.engine.sharing import Sharing
 from owm.errors import EngineError, OwmError
@@ -48,6 +50,7 @@ class Scheduler:
         n_prefill: int | None = None,
         piece: int | None = None,
         isolates_failures: bool = False,
+        retains: bool = False,
         vocabulary: "Callable[[], Vocabulary] | None" = None,
     ) -> None:
         """Take a context.
@@ -58,6 +61,9 @@ class Scheduler:
             n_prefill: the most prompt tokens in a step while answers are under way, so that these do not wait long.
             piece: prompts are read up to multiples of so many tokens: with one slot, each by itself decides how.
             isolates_failures: a request that fails ends with a chunk that says why, and the others go on.
+            retains: what a request has read and made stays in its sequence, and the next request, which begins when no
+                other runs, goes on from what its prompt has in common with it; of its `splits` there are checkpoints
+                where the model needs such.
             vocabulary: gives what constraints need to know of the model's tokens.
         """
         self._context = context
@@ -70,7 +76,9 @@ class Scheduler:
         self._free = list(range(self._n_slots))  # ascending
         self._waiting: deque[_Waiting] = deque()
         self._running: list[Running] = []  # in the order in which they began
-        self._sharing = Sharing(context, range(self._n_slots, context.n_sequences))
+        self.retained = Retained(context) if retains else None
+        on_read = self.retained.keep if self.retained is not None else None
+        self._sharing = Sharing(context, range(self._n_slots, context.n_sequences), on_read)
         self._has_sampled = False
         self.n_decoded = 0  # tokens, of prompts and answers
         self._next_id = 0
@@ -91,6 +99,11 @@ class Scheduler:
     def n_slots(self) -> int:
         """How many requests can run at the same time."""
         return self._n_slots
+
+    @property
+    def n_ctx_limit(self) -> int:
+        """The most tokens that a sequence may have."""
+        return self._limit
 
     @property
     def n_running(self) -> int:
@@ -174,17 +187,35 @@ class Scheduler:
         Raises:
             EngineError: the scheduler is closed, or has work of its own.
         """
+        with self.pause() as context:
+            try:
+                yield context
+            finally:
+                self._empty()
+
+    @contextmanager
+    def pause(self) -> Iterator[Context]:
+        """Lend the context as it is while nothing waits or runs.
+
+        Raises:
+            EngineError: the scheduler is closed, or has work of its own.
+        """
         with self._stepping:
             if self._is_closed:
                 raise EngineError("the scheduler is closed")
             if not self.is_idle:
                 raise EngineError("the scheduler is at work")
-            try:
-                yield self._context
-            finally:
-                self._sharing.clear()
-                for sequence in range(self._context.n_sequences):
-                    self._context.forget(sequence)
+            yield self._context
+
+    def resume(self) -> None:
+        """Take requests again after `cancel`; what was under way is forgotten, as after a failed step."""
+        with self._stepping:
+            if self._is_closed:
+                raise EngineError("the scheduler is closed")
+            if not self.is_idle:
+                self._end_all([])
+                self._empty()
+            self._context.resume()
 
     def close(self) -> None:
         """Stop a step that runs in another thread, then free the context. Closing twice is once."""
@@ -211,7 +242,7 @@ class Scheduler:
             return chunks
         status = self._context.decode()
         if status == 2:
-            self._end_all(chunks)
+            self._end_all(chunks, is_torn=True)
             return chunks
         if status == 1:
             raise EngineError("the KV cache has no room for the next tokens", hint="ask for a larger `--ctx-size`")
@@ -229,19 +260,42 @@ class Scheduler:
         """Give slots to those who wait, in order; what their prompts share is read by the first of them."""
         while self._waiting and len(self._waiting[0].ids) <= len(self._free):
             waiting = self._waiting.popleft()
-            are_drafts = len(waiting.ids) > 1
+            are_drafts, n_held = len(waiting.ids) > 1, 0
             for request_id, request, matcher in zip(waiting.ids, waiting.requests, waiting.matchers, strict=True):
-                slot = self._free.pop(0)
-                self._context.forget(slot)
-                running = Running.begin(request_id, request, slot, self._context, self._limit, matcher)
+                running = self._begin(request_id, request, matcher, len(waiting.ids))
                 self._running.append(running)
+                n_held = max(n_held, running.n_past)  # by the first; the others get it from there
                 self._advance(running, running.take_given, chunks)
                 if not running.has_ended and (are_drafts or request.splits):
-                    n = len(running.pending)
-                    # The last token is shared by drafts alone: with it goes what the next is drawn from.
-                    lengths = [n] if are_drafts else sorted({length for length in request.splits if 0 < length < n})
-                    running.prefixes = [tuple(running.pending[:length]) for length in lengths]
+                    known = [*request.prompt[: running.n_past], *running.pending]
+                    lengths = {length for length in request.splits if n_held < length < len(known)}
+                    if are_drafts:  # they share the last token too: with it goes what the next is drawn from
+                        lengths.add(len(known))
+                    running.prefixes = [tuple(known[:length]) for length in sorted(lengths)]
                     self._sharing.begin(running)
+
+    def _begin(self, request_id: int, request: Request, matcher: "Matcher | None", n_drafts: int) -> Running:
+        """Give a request a slot, and what that slot holds of its prompt."""
+        context, retained, n_held, limit = self._context, self.retained, 0, self._limit
+        began = time.perf_counter()
+        if retained is None:
+            slot = self._free.pop(0)
+            context.forget(slot)
+        else:
+            slot = retained.best(self._free, request.prompt)
+            self._free.remove(slot)
+            if not self._running:  # other drafts get it from the first one
+                n_held = retained.begin(slot, request.prompt)
+            else:
+                retained.forget(slot)
+            limit = min(limit, len(request.prompt) + (context.n_ctx - len(request.prompt)) // n_drafts)
+        running = Running.begin(request_id, request, slot, context, limit, matcher)
+        if retained is not None:
+            running.began = began
+            running.fed = []
+            running.timings.n_held = n_held
+            running.go_on_at(n_held)
+        return running
 
     def _advance(self, running: Running, take: Callable[[list[Chunk]], None], chunks: list[Chunk]) -> None:
         """Let a request take what comes next, and free its slot if that ends it."""
@@ -256,7 +310,7 @@ class Scheduler:
 
     def _close_gaps(self) -> None:
         """Move the last sequences to free places before them: llama.cpp computes at once what lies side by side."""
-        if self._context.is_unified:
+        if self._context.is_unified or self.retained is not None:
             return
         for running in sorted(self._running, key=attrgetter("slot"), reverse=True):
             if self._free[0] > running.slot:
@@ -287,23 +341,38 @@ class Scheduler:
         for running in sorted(counts, key=attrgetter("slot")):
             running.feed(counts[running])
 
-    def _end_all(self, chunks: list[Chunk]) -> None:
-        """End what runs or waits as cancelled."""
+    def _end_all(self, chunks: list[Chunk], *, is_torn: bool = False) -> None:
+        """End what runs or waits as cancelled.
+
+        Args:
+            is_torn: the last decode was broken off.
+        """
         self._sharing.clear()
         for running in tuple(self._running):
             chunks.append(running.end(FinishReason.CANCELLED))
             running.prefixes.clear()
             running.awaits = None
-            self._release(running)
+            self._release(running, is_torn=is_torn)
         while self._waiting:
             waiting = self._waiting.popleft()
             for request_id, request in zip(waiting.ids, waiting.requests, strict=True):
                 timings = Timings(n_prompt=len(request.prompt))
                 chunks.append(Chunk(request_id, "", None, FinishReason.CANCELLED, timings=timings))
 
-    def _release(self, running: Running) -> None:
+    def _release(self, running: Running, *, is_torn: bool = False) -> None:
         running.close()
         self._running.remove(running)
         self._sharing.leave(running)
-        self._context.forget(running.slot)
+        if self.retained is None or running.fed is None:
+            self._context.forget(running.slot)
+        else:
+            self.retained.end(running.slot, running.fed, running.n_fed if is_torn else 0)
         insort(self._free, running.slot)
+
+    def _empty(self) -> None:
+        """Forget what all sequences hold."""
+        self._sharing.clear()
+        if self.retained is not None:
+            self.retained.clear()
+        for sequence in range(self._context.n_sequences):
+            self._context.forget(sequence)

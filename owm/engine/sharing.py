@@ -1,7 +1,7 @@
 """Beginnings that several prompts have in common: read once, by the first that needs one, and given to the others."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from owm.engine.running import Prefix, Running
 from owm.native.llama import Context
@@ -14,9 +14,16 @@ class Sharing:
     recurrent state, a sliding window) can go on from it too. The prefix that was used least lately gives way.
     """
 
-    def __init__(self, context: Context, holders: Iterable[int] = ()) -> None:
-        """Keep prefixes in the sequences `holders` of a context, which nothing else uses."""
+    def __init__(
+        self, context: Context, holders: Iterable[int] = (), on_read: Callable[[int, Prefix], None] | None = None
+    ) -> None:
+        """Keep prefixes in the sequences `holders` of a context, which nothing else uses.
+
+        Args:
+            on_read: called with a sequence that has just read a prefix.
+        """
         self._context = context
+        self._on_read = on_read
         self._empty = list(holders)
         self._held: OrderedDict[Prefix, int] = OrderedDict()
         self._readers: dict[Prefix, Running] = {}
@@ -48,6 +55,8 @@ class Sharing:
             return
         prefix = running.prefixes.pop(0)
         del self._readers[prefix]
+        if self._on_read is not None:
+            self._on_read(running.slot, prefix)
         self._keep(prefix, running.slot)
         others = self._waiting.pop(prefix, [])
         for other in others:

@@ -212,6 +212,11 @@ class Model:
         return bytes(found).decode("utf-8", "replace") if found else None
 
 
+# What the content of a cache depends on, besides the model and its adapters.
+_CACHE_SETTINGS = ("type_k", "type_v", "flash_attn_type", "swa_full", "rope_scaling_type", "rope_freq_base",
+    "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow",
+    "yarn_orig_ctx")  # fmt: skip
+
 POOLINGS = {
     "mean": c.LLAMA_POOLING_TYPE_MEAN,
     "cls": c.LLAMA_POOLING_TYPE_CLS,
@@ -270,6 +275,7 @@ class Context:
             params.pooling_type = pooling
         if not flash_attention:
             params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self.cache_settings = {name: float(getattr(params, name)) for name in _CACHE_SETTINGS}
         self._observer = observer
         if observer is not None:
             params.cb_eval = ctypes.cast(observer.callback, c.ggml_backend_sched_eval_callback)

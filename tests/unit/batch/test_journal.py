@@ -14,6 +14,7 @@ from owm.batch import journal as journal_module
 from owm.batch.journal import SYNC_PAUSE_SECONDS, SYNC_RECORDS, SYNC_SECONDS, Journal, journal_path
 from owm.batch.record_line import HEADER, mark_line, record_line
 from owm.errors import Damaged, MalformedFile, OwmError, StoreError
+from owm.formats.sealed_lines import seal
 from support.journals import CHILD, FAILED, child, read, record, said, write
 from support.run import run
 
@@ -188,9 +189,7 @@ def test_a_newer_journal_is_refused_by_name_and_stays_as_it_is(content: bytes, p
 
 
 def test_a_newer_journal_is_refused_though_its_records_look_alike(path: Path) -> None:
-    from owm.batch import record_line as lines
-
-    newer = lines._seal({"owm_batch": 2}) + record_line(record(1))
+    newer = seal({"owm_batch": 2}) + record_line(record(1))
     path.write_bytes(newer)
     with pytest.raises(StoreError, match="newer owm"):
         Journal.open(path)

@@ -166,7 +166,7 @@ def test_a_damaged_manifest_is_refused_in_one_line(text: str, path: Path) -> Non
     assert str(caught.value).startswith(f"{path} is not the manifest of a batch: ")
     assert "\n" not in str(caught.value)
     assert "__init__" not in str(caught.value)
-    assert caught.value.hint == "begin anew with `--restart`"
+    assert caught.value.hint == "remove it, what is answered stays in the journal; `--restart` begins anew"
 
 
 _json = st.recursive(

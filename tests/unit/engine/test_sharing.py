@@ -472,9 +472,16 @@ def test_a_long_prompt_does_not_stop_an_answer_under_way(model: Model) -> None:
     assert [sum(chunk.request_id == reading for chunk in chunks) for chunks in done.steps] == [0, 0, 1, 1, 1, 0, 0]
 
 
-def test_a_long_prompt_is_read_as_fast_as_it_goes_where_nothing_answers(model: Model) -> None:
+def test_a_long_prompt_alone_is_read_as_fast_as_it_goes_and_the_first_of_several_waits_for_none(model: Model) -> None:
     long = [token % 50 + 10 for token in range(1500)]
+    with model.scheduler(1600, n_sequences=2, n_threads=1) as scheduler:
+        scheduler.submit(Request(long, GREEDY, max_tokens=1))
+        assert work(scheduler).sizes == [1500]
     with model.scheduler(1600, n_sequences=2, n_threads=1) as scheduler:
         for _ in range(2):
             scheduler.submit(Request(long, GREEDY, max_tokens=1))
-        assert work(scheduler).sizes == [2048, 3000 - 2048]
+        sizes = work(scheduler).sizes
+    # Until the first answers, little is read at a time; then the rest at once.
+    assert sizes[:6] == [256] * 6
+    assert sum(sizes) == 3000
+    assert len(sizes) < 9
