@@ -5,9 +5,7 @@ there as it was written or it is not there. Of the rows themselves, their order 
 nothing: what was appended twice is told twice.
 """
 
-import errno
 import os
-import shutil
 import stat
 import sys
 import time
@@ -21,8 +19,8 @@ from owm.batch import record_line
 from owm.batch.record_line import HEADER, VERSION, mark_of, record_of, sealed_parts
 from owm.batch.row import Record
 from owm.errors import Damaged, MalformedFile, NotEnoughDisk, OwmError, StoreError
+from owm.formats import sealed_lines
 from owm.publishing import sync_folder
-from owm.units import format_bytes
 
 SYNC_RECORDS = 32
 SYNC_SECONDS = 1.0
@@ -32,11 +30,6 @@ _BLOCK_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 256  # of any version
 _SEARCHED_BYTES = 64 << 20  # of a file whose first line is no journal's
 _DAMAGED = [(0, b"")]
-_FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the limit on the size of a file is reached",
-}
 
 if sys.platform == "win32":
     import msvcrt
@@ -345,19 +338,13 @@ class Journal:
 
 def write_error(error: OSError, path: Path, *, n_bytes: int = 0, note: str = "") -> NotEnoughDisk | StoreError:
     """Translate a failed write of one of the files beside an output."""
-    if error.errno in _FULL:
-        free = 0
-        with suppress(OSError):
-            free = shutil.disk_usage(path.parent).free
-        return NotEnoughDisk(
-            f"{_FULL[error.errno]}: {path} ({format_bytes(free)} free{note and ', ' + note})",
-            needed=max(n_bytes, free + 1),
-            free=free,
-            hint="make room and run the same command again, it goes on from where it stopped",
-        )
-    return StoreError(
-        f"cannot write {path}: {error.strerror or error}{note and ' (' + note + ')'}",
-        hint="look at its folder and its permissions, or write to another file (`-o`)",
+    return sealed_lines.write_error(
+        error,
+        path,
+        n_bytes=n_bytes,
+        note=note,
+        room_hint="make room and run the same command again, it goes on from where it stopped",
+        place_hint="look at its folder and its permissions, or write to another file (`-o`)",
     )
 
 

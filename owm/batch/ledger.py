@@ -9,11 +9,12 @@ from owm.batch.row import Record, Row
 
 
 class Entry(NamedTuple):
-    """The last record of a row; `digest` is the row's as a number."""
+    """The last record of a row; `digest` is the row's as a number, `is_cut` of an answer that was to have a shape."""
 
     digest: int
     offset: int
     has_failed: bool
+    is_cut: bool
 
 
 class Ledger:
@@ -21,12 +22,16 @@ class Ledger:
 
     Attributes:
         keys: of the rows of the input that were read.
+        fields: of the rows, in the order in which they turn up; they pass through to the output.
         runs: fingerprints of the records by model.
         n_changed: rows by model that were answered, but have changed since, as far as they were read.
     """
 
     def __init__(self, journal: Journal, models: Sequence[str]) -> None:
-        """Read a journal. Records of other models stay in it, but mean nothing here.
+        """Read a journal.
+
+        Where one model is asked, rows that others have answered before are done too, as `--append` wants it; where
+        several are, records of further ones mean nothing.
 
         Raises:
             StoreError: it cannot be read.
@@ -35,12 +40,19 @@ class Ledger:
         self._entries: dict[str, dict[str, Entry]] = {model: {} for model in models}
         self._hash = hashlib.blake2b(digest_size=16)
         self.keys: list[str] = []
+        self.fields: dict[str, None] = {}
         self.runs: dict[str, set[str]] = {model: set() for model in models}
         self.n_changed = dict.fromkeys(models, 0)
+        others: dict[str, Entry] = {}
         for offset, record in journal.scan():
             if record.model in self._entries:
                 self._entries[record.model][record.key] = _entry(record, offset)
                 self.runs[record.model].add(record.run)
+            elif len(models) == 1:
+                self.runs[models[0]].add(record.run)
+                others[record.key] = _entry(record, offset)
+        for key, entry in others.items():
+            self._entries[models[0]].setdefault(key, entry)
 
     def open_rows(self, rows: Iterator[Row], model: str, *, is_first: bool) -> Iterator[Row]:
         """Yield the rows that a model has yet to answer: new, changed or failed ones.
@@ -52,6 +64,7 @@ class Ledger:
         for row in rows:
             if is_first:
                 self.keys.append(row.key)
+                self.fields.update(dict.fromkeys(row.extra))
                 self._hash.update(f"{row.key}\0{row.digest}\n".encode("utf-8", "surrogatepass"))
             entry = entries.get(row.key)
             if entry is None or entry.has_failed:
@@ -80,12 +93,17 @@ class Ledger:
 
     def n_failed(self) -> int:
         """Count the answers to the input's rows that are missing."""
-        return sum(
-            entry.has_failed
-            for entries in self._entries.values()
-            for key in self.keys
-            if (entry := entries.get(key)) is not None
-        )
+        return sum(entry.has_failed for entry in self._of_input())
+
+    def n_cut(self) -> int:
+        """Count the answers to the input's rows that were to have a shape, and were cut before it was complete."""
+        return sum(entry.is_cut for entry in self._of_input())
+
+    def _of_input(self) -> Iterator[Entry]:
+        for entries in self._entries.values():
+            for key in self.keys:
+                if (entry := entries.get(key)) is not None:
+                    yield entry
 
     def fingerprint(self) -> str:
         """Return 32 hex digits that stand for the rows of the input and their order."""
@@ -106,7 +124,8 @@ class Ledger:
 
 
 def _entry(record: Record, offset: int) -> Entry:
-    return Entry(_number(record.digest), offset, record.answer is None)
+    answer = record.answer
+    return Entry(_number(record.digest), offset, answer is None, answer is not None and bool(answer.get("is_cut")))
 
 
 def _number(digest: str) -> int:

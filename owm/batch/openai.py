@@ -20,6 +20,7 @@ from owm.batch.fields import (
     read_overrides,
 )
 from owm.batch.row import Form, Record
+from owm.settings.keys import MAX_SEED
 
 if TYPE_CHECKING:
     from owm.engine.template import Thinking
@@ -75,6 +76,8 @@ def read_asking(value: Mapping[str, Any], *, is_raw: bool) -> Asking:
         if item is not None and name in _REFUSED and _REFUSED[name](item):
             raise Refused("unsupported", f"{name} is not supported in a batch")
     said = {name: item for name, item in body.items() if name in _OVERRIDES}
+    if isinstance(seed := said.get("seed"), int) and not isinstance(seed, bool):
+        said["seed"] = seed % (MAX_SEED + 1)  # theirs have 64 bits
     if _FORMS[url] == "completion":
         return _completion(body, said, is_raw=is_raw)
     return _chat(body, said, is_raw=is_raw)
@@ -127,7 +130,9 @@ def _n_chat_logprobs(body: Mapping[str, Any]) -> int | None:
 def _thinking(effort: Any) -> "Thinking":
     from owm.engine.template import Thinking
 
-    return Thinking("off") if effort == "none" else read_effort(effort, "reasoning_effort")
+    if effort == "none":
+        return Thinking("off")
+    return read_effort("low" if effort == "minimal" else effort, "reasoning_effort")
 
 
 def _schema(wished: Any) -> Any:

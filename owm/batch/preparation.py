@@ -129,10 +129,15 @@ class Preparation:
             return self._model.raw_prompt(row.prompt)
         return wishes.prompt(self._model, row.messages(None if wishes.is_raw else self._terms.system))
 
-    def n_fitting(self, n_ctx: int) -> int | None:
-        """Return how many sequences of a size there is memory for, None if they take none that is known of."""
-        per_token = context.kv_bytes_per_token(self._model.header)
-        return int(MEMORY_SHARE * self._free_bytes) // (per_token * n_ctx) if per_token else None
+    def n_fitting(self, n_ctx: int, *, n_shared: int = 0) -> int | None:
+        """Return how many sequences of a size there is memory for, None if they take none that is known of.
+
+        Args:
+            n_shared: tokens that are kept once for all of them.
+        """
+        if not (per_token := context.kv_bytes_per_token(self._model.header)):
+            return None
+        return max(0, int(MEMORY_SHARE * self._free_bytes) - per_token * n_shared) // (per_token * n_ctx)
 
 
 class Refusal(OwmError):

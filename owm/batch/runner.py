@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from owm.batch.preparation import Preparation, Prepared, Refusal, Terms, failure_of
 from owm.batch.readahead import GATHER_SECONDS, ReadAhead
+from owm.batch.room import STEP_TOKENS, Room, room_for
 from owm.batch.row import Failure, Record, Row
 from owm.batch.width import WIDTHS, Width, measure_width
 from owm.engine.answer import Answer
@@ -26,7 +27,6 @@ MAX_LATE_ROWS = 1024  # that have ended but cannot be given out, before no more 
 MAX_DEFERRED_ROWS = 64  # too long for the context at hand, before they get one of their own
 PIECE_TOKENS = 256  # in which prompts are read under `--deterministic`
 N_HOLDERS = 2
-STEP_TOKENS = 256  # sizes of contexts are multiples of it in llama.cpp
 
 
 @dataclass(slots=True)
@@ -36,7 +36,6 @@ class Tally:
     Attributes:
         n_failed: of the rows done, those without an answer.
         n_cut: those whose answer ended at `max_tokens`.
-        n_incomplete: those of them whose answer was to have a shape, which it has not.
         n_prompt: tokens of prompts, shared ones counted for each row.
         n_decoded: tokens that were computed: less than the others together where prompts share a beginning.
     """
@@ -44,7 +43,6 @@ class Tally:
     n_rows: int = 0
     n_failed: int = 0
     n_cut: int = 0
-    n_incomplete: int = 0
     n_prompt: int = 0
     n_generated: int = 0
     n_decoded: int = 0
@@ -81,6 +79,7 @@ class Runner:
         self._n_late = n_late
         self.tally = tally
         self.width: Width | None = None
+        self._most_measured = 0
         self._window: deque[Prepared] = deque()
         self._deferred: deque[Prepared] = deque()
         self._running: dict[int, Prepared] = {}
@@ -89,7 +88,7 @@ class Runner:
         self._source: ReadAhead | None = None
         self._scheduler: Scheduler | None = None
         self._generation: Generation | None = None
-        self._n_ctx = 0
+        self._room = Room(0)
         self._is_large = False  # the context is one for rows that were deferred
         self._is_torn = False  # an interruption may have lost chunks
 
@@ -124,17 +123,19 @@ class Runner:
         """Answer rows in one context, until the input ends or rows are due that need a larger one."""
         self._is_large = bool(self._deferred)
         rows = self._deferred if self._is_large else self._window
-        self._n_ctx = _context_for([row.n_tokens for row in rows], is_large=self._is_large)
+        can_share = not self._terms.is_deterministic and self._model.sees_all
+        self._room = room = room_for(rows, is_for_all=self._is_large, can_share=can_share)
         if self._is_large:
             # The others wait behind them: this context is for these.
             self._deferred, self._window = self._window, self._deferred
         width = self._width(self._window[0].request.prompt)
-        n_fitting = self._preparation.n_fitting(self._n_ctx)
-        n_holders = N_HOLDERS if n_fitting is None or width + N_HOLDERS <= n_fitting else 0
+        n_fitting = self._preparation.n_fitting(room.n_own, n_shared=len(room.shared))
+        n_holders = N_HOLDERS if room.shared or n_fitting is None or width + N_HOLDERS <= n_fitting else 0
         self.tally.n_slots = width
         with self._model.scheduler(
-            self._n_ctx,
+            room.n_ctx,
             n_sequences=width,
+            n_shared=len(room.shared),
             n_holders=n_holders,
             n_threads=self._terms.wishes.n_threads,
             piece=PIECE_TOKENS if self._terms.is_deterministic else None,
@@ -178,7 +179,6 @@ class Runner:
         tally.n_prompt += answer.usage()["prompt_tokens"]
         if answer.finish_reason == "length" and not prepared.request.sampling.ignore_eos:
             tally.n_cut += 1
-            tally.n_incomplete += prepared.request.constraint is not None
         return self._record(prepared.row, _said(answer, prepared.request))
 
     def _record(self, row: Row, answer: dict[str, Any] | None = None, failure: Failure | None = None) -> Record:
@@ -213,7 +213,7 @@ class Runner:
                 chunks += more
                 continue
             prepared = self._window.popleft()
-            if prepared.n_tokens > self._n_ctx:
+            if not self._room.takes(prepared):
                 self._deferred.append(prepared)
                 continue
             try:
@@ -260,9 +260,9 @@ class Runner:
             except OwmError as error:
                 chunks.append(self._fail(row, error))
         prompts = [each.request.prompt for each in prepared]
-        held = scheduler.held_prefixes if scheduler is not None else ()
+        held = {*scheduler.held_prefixes, self._room.shared} - {()} if scheduler is not None else ()
         piece = PIECE_TOKENS if self._terms.is_deterministic else None
-        plan = plan_prefixes(prompts, held, least=self._n_ctx // STEP_TOKENS, piece=piece)
+        plan = plan_prefixes(prompts, held, least=self._room.n_ctx // STEP_TOKENS, piece=piece)
         for i in plan.order:
             prepared[i].request = replace(prepared[i].request, splits=plan.splits[i])
             self._window.append(prepared[i])
@@ -278,7 +278,10 @@ class Runner:
         """Return how many rows are answered at a time in a context of the size at hand."""
         if self._terms.is_deterministic:
             return 1
-        n_fitting = self._preparation.n_fitting(self._n_ctx)
+        room = self._room
+        n_fitting = self._preparation.n_fitting(room.n_own, n_shared=len(room.shared))
+        if n_fitting is not None and room.shared:
+            n_fitting -= N_HOLDERS
         most = WIDTHS[-1] if n_fitting is None else max(1, min(n_fitting, WIDTHS[-1]))
         asked = self._terms.n_parallel
         if asked is not None:
@@ -286,23 +289,17 @@ class Runner:
                 why = "that is the most" if most == WIDTHS[-1] else "there is no memory for more"
                 self._say(f"{most} rows at a time instead of {asked}: {why}")
             return min(asked, most)
-        if self.width is None:
+        # Where memory kept it small, and there is more now, a larger one may be better.
+        if self.width is None or self.width.n == self._most_measured < most:
             n_known = len(self._window) + len(self._deferred)
             n_rows = n_known if self._source is not None and self._source.is_over else WIDTHS[-1]
+            self._most_measured = min(most, n_rows)
             self.width = measure_width(
-                self._model, tokens, most=min(most, n_rows), n_threads=self._terms.wishes.n_threads
+                self._model, tokens, most=self._most_measured, n_threads=self._terms.wishes.n_threads
             )
             if n_rows > 1:
                 self._note(str(self.width))
         return min(self.width.n, most)
-
-
-def _context_for(sizes: list[int], *, is_large: bool) -> int:
-    """Return a size for most of the rows; a few that need far more are better off in a context of their own."""
-    largest = max(sizes)
-    usual = sorted(sizes)[int(0.95 * (len(sizes) - 1))]
-    size = largest if is_large or largest <= 2 * usual else usual
-    return -(-size // STEP_TOKENS) * STEP_TOKENS
 
 
 def _said(answer: Answer, request: Request) -> dict[str, Any]:
@@ -316,4 +313,6 @@ def _said(answer: Answer, request: Request) -> dict[str, Any]:
     }
     if request.n_logprobs:
         found["logprobs"] = answer.logprobs
+    if request.constraint is not None and answer.finish_reason == "length":
+        found["is_cut"] = True
     return found

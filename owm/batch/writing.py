@@ -6,7 +6,6 @@ The rows come as the journal has them, each with a record for every model, in th
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -25,7 +24,6 @@ _ENDINGS: dict[str, OutputForm] = {
     ".tsv": "tsv",
     ".txt": "lines",
 }
-_LOOK_AHEAD_ROWS = 256
 _OWN_NAMES = frozenset(
     ("id", "text", "reasoning", "finish_reason", "usage", "seed", "model", "logprobs", "error", "answers")
 )
@@ -51,6 +49,7 @@ def write_rows(
     *,
     models: Sequence[str] = (),
     columns: Sequence[str] | None = None,
+    fields: Sequence[str] = (),
     errors: TextIO | None = None,
 ) -> None:
     """Write rows one after another; none of them is kept.
@@ -61,23 +60,19 @@ def write_rows(
     Args:
         file: opened with `newline=""`.
         models: that answered, if there are several.
-        columns: of the table that came in; without them, a table has the fields of its first rows.
+        columns: of the table that came in.
+        fields: of rows that came in as no table, which are the columns of one that goes out.
         errors: takes failed answers as JSONL. They are then left out of the output, but for an empty line in `lines`.
 
     Raises:
         OSError: a file cannot be written.
     """
-    is_table = form in ("csv", "tsv")
-    if is_table and columns is None:
-        rows = iter(rows)
-        first = list(islice(rows, _LOOK_AHEAD_ROWS))
-        rows = chain(first, rows)
     kept = rows if errors is None else _without_failures(rows, errors, has_gaps=form == "lines")
     if form == "lines":
         for records in kept:
             file.write(_line(records))
-    elif is_table:
-        table = _Table(models, _fields(first) if columns is None else columns, has_id=columns is None)
+    elif form in ("csv", "tsv"):
+        table = _Table(models, fields if columns is None else columns, has_id=columns is None)
         _write_table(kept, file, table, "\t" if form == "tsv" else ",")
     else:
         for records in kept:
@@ -85,23 +80,24 @@ def write_rows(
                 file.write(_ENCODER.encode(row) + "\n")
 
 
-def _fields(rows: Sequence[Answered]) -> tuple[str, ...]:
-    """Return the fields that rows have, in the order in which they turn up."""
-    return tuple(dict.fromkeys(name for records in rows for name in records[0].extra))
-
-
 def _without_failures(rows: Iterable[Answered], errors: TextIO, *, has_gaps: bool) -> Iterator[Answered]:
     """Move failed answers to `errors`; rows of nothing else are left out too, unless they are to leave a gap."""
     for records in rows:
         for record in records:
             if record.answer is None:
-                failed = {"id": _id(record), "line": record.number, "model": record.model, "error": _error(record)}
-                errors.write(_ENCODER.encode(failed) + "\n")
+                errors.write(_ENCODER.encode(_failed(record)) + "\n")
         answered = [record for record in records if record.answer is not None]
         if has_gaps:
             yield records
         elif answered:
             yield answered
+
+
+def _failed(record: Record) -> Mapping[str, Any]:
+    """Say a failed row in the form that it came in."""
+    if record.form != "plain":
+        return openai.output_row(record)
+    return {"id": _id(record), "line": record.number, "model": record.model, "error": _error(record)}
 
 
 def _objects(records: Answered, *, is_several: bool, is_openai: bool) -> Iterator[Mapping[str, Any]]:

@@ -4,9 +4,7 @@ It knows lines and no turns. Whatever a killed process, a full disk or a power c
 was written or it is not there.
 """
 
-import errno
 import os
-import shutil
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,9 +13,9 @@ from typing import Any
 
 from owm.chat.conversation import RECORDS
 from owm.errors import MalformedFile, NotEnoughDisk, NotFound, StoreError
+from owm.formats import sealed_lines
 from owm.formats.sealed_lines import content_of, sealed_parts, wrong_break
 from owm.publishing import sync_folder
-from owm.units import format_bytes
 
 try:
     import fcntl
@@ -30,11 +28,6 @@ VERSION = 1
 _HEADER_BEGIN = b'{"owm_session":'
 _BREAKS = wrong_break(HEADER, *RECORDS)
 _FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
-_FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the limit on the size of a file is reached",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,18 +234,12 @@ class SessionFile:
 
 def write_error(error: OSError, path: Path, *, n_bytes: int = 0) -> NotEnoughDisk | StoreError:
     """Translate a failed write."""
-    if error.errno in _FULL:
-        free = 0
-        with suppress(OSError):
-            free = shutil.disk_usage(path.parent).free
-        return NotEnoughDisk(
-            f"{_FULL[error.errno]}: {path} ({format_bytes(free)} free)",
-            needed=max(n_bytes, free + 1),
-            free=free,
-            hint="make room: what is not written yet is written with the next turn",
-        )
-    return StoreError(
-        f"cannot write {path}: {error.strerror or error}", hint="look at its folder and its permissions (`OWM_HOME`)"
+    return sealed_lines.write_error(
+        error,
+        path,
+        n_bytes=n_bytes,
+        room_hint="make room: what is not written yet is written with the next turn",
+        place_hint="look at its folder and its permissions (`OWM_HOME`)",
     )
 
 

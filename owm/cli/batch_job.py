@@ -14,7 +14,7 @@ from owm.cli.failures import ExitCode
 from owm.cli.output import Output
 from owm.cli.terminal import is_terminal
 from owm.errors import UsageError
-from owm.library.batching import Batch, BatchModel, Outcome, run_batch
+from owm.library.batching import Batch, BatchModel, Outcome, check_batch, run_batch
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -79,6 +79,7 @@ class BatchJob:
 
     def run(self, names: Sequence[str], stdin: TextIO | None) -> int:
         """Answer all rows; return the exit code."""
+        check_batch(self._batch, n_models=len(names))
         models: list[BatchModel] = []
         for name in names:
             model = self._model(name)
@@ -92,11 +93,10 @@ class BatchJob:
         outcome = self._answer(models, None if self._batch.source else _rows_of(stdin))
         if self._summarizes:
             batch_screen.summarize(outcome, self._batch, self._out)
-        n_incomplete = sum(part.tally.n_incomplete for part in outcome.parts)
-        if n_incomplete:
-            cut = "1 answer was" if n_incomplete == 1 else f"{n_incomplete} answers were"
+        if outcome.n_cut:
+            cut = "1 answer was" if outcome.n_cut == 1 else f"{outcome.n_cut} answers were"
             self._out.warn(f"{cut} cut at --max-tokens, before the shape was complete")
-        return ExitCode.FAILURE if outcome.n_failed or n_incomplete else ExitCode.OK
+        return ExitCode.FAILURE if outcome.n_failed or outcome.n_cut else ExitCode.OK
 
     def _answer(self, models: Sequence[BatchModel], stdin: "BinaryIO | None") -> Outcome:
         out, batch = self._out, self._batch
@@ -123,6 +123,7 @@ class BatchJob:
         from owm.formats.gguf import read_header
         from owm.library import open_store
         from owm.library.configuring import effective
+        from owm.store.digest import sha256_of
 
         stored = find_or_pull(name, self._out)
         header = read_header(stored.path)
@@ -153,7 +154,7 @@ class BatchJob:
             "system": system,
             "prompt": self._batch.template,
             "deterministic": self._batch.is_deterministic or None,
-            "lora": [f"{each.path}={each.scale}" for each in self._adapters] or None,
+            "lora": [f"{each.path}={each.scale} ({sha256_of(each.path)[:12]})" for each in self._adapters] or None,
             **{_FLAGS.get(name, name): said for name, said in wishes.shape().items() if name != "constraint"},
             **self._said_shape(),
         }

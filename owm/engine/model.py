@@ -19,7 +19,7 @@ from owm.errors import TemplateError, Unsupported, UsageError
 from owm.formats import gguf
 from owm.formats.gguf import Header
 from owm.hardware import probe
-from owm.native import ggml, llama
+from owm.native import ggml, llama, state
 from owm.units import format_bytes
 
 if TYPE_CHECKING:
@@ -108,6 +108,11 @@ class Model:
         """Each token sees those before it only, as a model that writes text does."""
         own = self.header.architecture
         return own not in ENCODERS and self.header.metadata.get(f"{own}.attention.causal") is not False
+
+    @property
+    def sees_all(self) -> bool:
+        """All its layers see all tokens before: there is no recurrent state and no window that slides."""
+        return not self.native.is_recurrent and not state.window(self.native)
 
     def check_makes_text(self) -> None:
         """Refuse a model that is not made to write, or writes in a way that owm does not know.

@@ -37,11 +37,11 @@ class Sharing:
     def begin(self, running: Running) -> None:
         """Give a request the longest of its prefixes that is kept; the next one it reads, or waits for its reader."""
         n_all = running.n_past + len(running.pending)  # a kept sequence gives no logits: something has to be read
-        for prefix in reversed(running.prefixes):
-            if (holder := self._held.get(prefix)) is not None and len(prefix) < n_all:
-                self._held.move_to_end(prefix)
-                running.go_on_from(holder, len(prefix))
-                break
+        kept = [prefix for prefix in running.prefixes if prefix in self._held and len(prefix) < n_all]
+        for prefix in reversed(kept):  # the shortest is of use to most, so it gives way last
+            self._held.move_to_end(prefix)
+        if kept:
+            running.go_on_from(self._held[kept[-1]], len(kept[-1]))
         if not running.prefixes:
             return
         prefix = running.prefixes[0]

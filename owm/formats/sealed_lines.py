@@ -3,16 +3,29 @@
 A line is believed only whole: of a line that is not as it was written, nothing is read.
 """
 
+import errno
 import json
 import re
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from zlib import crc32
+
+from owm.errors import NotEnoughDisk, StoreError
+from owm.units import format_bytes
 
 _SEAL = b',"crc32":"%08x"}'
 _SEAL_BYTES = len(_SEAL % 0)
 # A lone surrogate is no character, but JSON can spell one: what a line holds comes back just as it was.
 _SURROGATES = "surrogatepass"
+
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the limit on the size of a file is reached",
+}
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder().raw_decode
@@ -58,3 +71,27 @@ def sealed_parts(line: bytes, breaks: re.Pattern[bytes]) -> list[tuple[int, byte
     found = [match.start(1) for match in breaks.finditer(line)]
     parts = [(0, line[: found[0]]), (found[-1] + 1, line[found[-1] + 1 :])] if found else [(0, line)]
     return [(begin, part) for begin, part in parts if is_sealed(part)]
+
+
+def write_error(
+    error: OSError, path: Path, *, room_hint: str, place_hint: str, n_bytes: int = 0, note: str = ""
+) -> NotEnoughDisk | StoreError:
+    """Translate a failed write of such a file, or of one beside it.
+
+    Args:
+        room_hint: what to do where there is no room.
+        place_hint: what to do where the file cannot be written at all.
+        note: what became of the rest.
+    """
+    if error.errno in _FULL:
+        free = 0
+        with suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+        return NotEnoughDisk(
+            f"{_FULL[error.errno]}: {path} ({format_bytes(free)} free{note and ', ' + note})",
+            needed=max(n_bytes, free + 1),
+            free=free,
+            hint=room_hint,
+        )
+    reason = error.strerror or error
+    return StoreError(f"cannot write {path}: {reason}{note and ' (' + note + ')'}", hint=place_hint)

@@ -110,7 +110,7 @@ def replaced(path: Path | None) -> Iterator[TextIO | None]:
             yield file
         return
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
+    temporary = path.with_name(f"{path.name}.incomplete")
     try:
         with open(temporary, "w", encoding="utf-8", errors="replace", newline="") as file:
             yield file

@@ -20,7 +20,7 @@ from owm.batch.row import Record, Row
 from owm.batch.runner import Runner, Tally
 from owm.batch.writing import OutputForm, find_form, write_rows
 from owm.errors import OwmError, UsageError
-from owm.library.batch_files import check_output, count_rows, is_file, replaced
+from owm.library.batch_files import check_errors, check_output, count_rows, is_file, replaced
 from owm.native.llama import library_build
 from owm.settings.keys import MAX_SEED
 from owm.store.digest import sha256_of
@@ -122,11 +122,31 @@ class Outcome:
 
     n_rows: int
     n_failed: int
+    n_cut: int
     seed: int
     parts: tuple[Progress, ...]
 
 
 Tell = Callable[[Progress], None]
+
+
+def check_batch(batch: Batch, *, n_models: int) -> None:
+    """Refuse what cannot work, before a model is looked for and before anything is written.
+
+    Raises:
+        NotFound, UsageError: the input is not there or cannot be used, or a file would be written over.
+    """
+    if batch.output is not None:
+        check_output(Path(os.path.realpath(batch.output)), batch)
+    else:
+        check_errors(batch)
+    if is_file(batch.source):
+        open_rows(batch, None).close()
+    elif n_models > 1:
+        raise UsageError(
+            f"each model reads the rows anew, and {batch.source or 'stdin'} can be read only once",
+            hint="write the rows to a file first",
+        )
 
 
 def run_batch(
@@ -152,14 +172,7 @@ def run_batch(
     """
     assert batch.output is not None
     output = Path(os.path.realpath(batch.output))
-    check_output(output, batch)
-    if is_file(batch.source):
-        open_rows(batch, None).close()  # what is wrong with it is told before anything is written
-    elif len(models) > 1:
-        raise UsageError(
-            f"each model reads the rows anew, and {batch.source or 'stdin'} can be read only once",
-            hint="write the rows to a file first",
-        )
+    check_batch(batch, n_models=len(models))
     with Journal.open(journal_path(output)) as journal:
         if batch.restarts:
             journal.restart()
@@ -169,6 +182,8 @@ def run_batch(
         ledger = Ledger(journal, [model.name for model in models])
         manifest = _manifest(batch, models, previous)
         _check_same(manifest, previous, journal, ledger, batch)
+        if previous is None and journal.n_records and batch.seed is None and not batch.is_deterministic:
+            note("the manifest is gone, so rows that are not answered yet are drawn with another seed than before")
         if previous is None or batch.appends or not journal.n_records:
             manifest.save(manifest_path(output))
         return _Job(batch, output, manifest, journal, ledger, note, tell).run(models, stdin)
@@ -209,7 +224,8 @@ class _Job:
             if is_open:
                 parts.append(progress)
         self._write(self._batch.output_form or find_form(self._output, form), columns, models)
-        return Outcome(len(self._ledger.keys), self._ledger.n_failed(), self._manifest.seed, tuple(parts))
+        ledger = self._ledger
+        return Outcome(len(ledger.keys), ledger.n_failed(), ledger.n_cut(), self._manifest.seed, tuple(parts))
 
     def _answer(self, model: BatchModel, rows: Rows, progress: Progress, *, is_first: bool) -> bool:
         """Let one model answer the rows that it has not answered; return whether there were any."""
@@ -231,9 +247,10 @@ class _Job:
                 try:
                     for record in records:
                         self._put(record, progress)
-                except KeyboardInterrupt:
+                except (KeyboardInterrupt, TooManyFailures):
                     for record in runner.rest():
-                        self._put(record, progress)
+                        self._ledger.put(record)
+                        self._tick(progress)
                     raise
         return True
 
@@ -273,7 +290,8 @@ class _Job:
         with replaced(batch.errors) as errors, replaced(output) as file:
             assert file is not None
             names = [model.name for model in models] if len(models) > 1 else []
-            write_rows(rows, file, form, models=names, columns=columns or None, errors=errors)
+            fields = tuple(self._ledger.fields)
+            write_rows(rows, file, form, models=names, columns=columns or None, fields=fields, errors=errors)
         sizes = {"size": _size(output), "errors_size": None if batch.errors is None else _size(batch.errors)}
         self._journal.mark_written({**about, **sizes})
 

@@ -3,20 +3,22 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from owm.batch.row import Record, Row
 from owm.batch.runner import Runner
 from owm.batch.writing import find_form, write_rows
-from owm.library.batch_files import ErrorsFile, check_errors, count_rows
+from owm.errors import UsageError
+from owm.library.batch_files import ErrorsFile, count_rows, is_file
 from owm.library.batching import (
     Batch,
     BatchModel,
     Outcome,
     Progress,
     Tell,
+    check_batch,
     open_rows,
     seed_of_run,
     terms_of,
@@ -45,14 +47,14 @@ def stream_batch(
     Raises:
         OwmError: as `owm.library.batching.run_batch`.
     """
-    check_errors(batch)
+    check_batch(batch, n_models=1)
     seed = seed_of_run(batch, None)
-    with (
-        open_rows(batch, stdin) as rows,
-        nullcontext() if batch.errors is None else ErrorsFile(batch.errors) as errors,
-        model.open() as opened,
-    ):
+    with ExitStack() as stack:
+        rows = stack.enter_context(open_rows(batch, stdin))
         form = batch.output_form or find_form(None, rows.form)
+        fields = _fields(batch) if form in ("csv", "tsv") and not rows.columns else ()
+        errors = None if batch.errors is None else stack.enter_context(ErrorsFile(batch.errors))
+        opened = stack.enter_context(model.open())
         progress = Progress(model.name, count_rows(batch.source, rows))
         queue = _Queue(is_ordered=batch.order == "input")
 
@@ -71,6 +73,7 @@ def stream_batch(
 
         has_breaks = False
         n_failed = 0  # of the rows that were given out
+        n_cut = 0
 
         def say_what_a_line_cannot(record: Record) -> None:
             nonlocal has_breaks
@@ -83,7 +86,8 @@ def stream_batch(
         def ready(record: Record) -> Iterator[list[Record]]:
             if form == "lines":
                 say_what_a_line_cannot(record)
-            nonlocal n_failed
+            nonlocal n_failed, n_cut
+            n_cut += record.answer is not None and bool(record.answer.get("is_cut"))
             for each in queue.put(record):
                 yield [each]
                 n_failed += each.failure is not None
@@ -103,10 +107,24 @@ def stream_batch(
                     raise
 
         with closing(answered()) as given:  # before the model is, which its thread reads prompts with
-            write_rows(given, file, form, columns=rows.columns or None, errors=errors)
+            write_rows(given, file, form, columns=rows.columns or None, fields=fields, errors=errors)
         file.flush()
     tally = progress.tally
-    return Outcome(tally.n_rows, tally.n_failed, seed, (progress,))
+    return Outcome(tally.n_rows, tally.n_failed, n_cut, seed, (progress,))
+
+
+def _fields(batch: Batch) -> tuple[str, ...]:
+    """Return the fields of all rows, which are the columns of a table: read before the first of them is answered.
+
+    Raises:
+        UsageError: the rows can be read only once.
+    """
+    if not is_file(batch.source):
+        raise UsageError(
+            "the columns of a table have to be known before its first row", hint="name a file with `-o`, or read one"
+        )
+    with open_rows(batch, None) as rows:
+        return tuple(dict.fromkeys(name for row in rows for name in row.extra))
 
 
 class _Queue:

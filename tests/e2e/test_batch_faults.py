@@ -327,6 +327,28 @@ def test_so_many_failures_stop_it(model: str, tmp_path: Path, capsys: Capture, a
     assert [row["id"] for row in read_rows(output)] == [1, "shape", "long", "last", "good"]
 
 
+def test_the_first_failure_of_a_pipe_that_stays_open_ends_it(model: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    holder = os.open(tmp_path / "pipe", os.O_RDWR)
+    try:
+        os.write(holder, b'{"prompt": ""}\n')
+        done = run(["-m", "owm", "batch", tmp_path / "pipe", "-m", model, *FEW, "--strict"], timeout=20)
+    finally:
+        os.close(holder)
+    assert done.exit_code == 1
+    assert "stopped after 1 failed row" in done.stderr
+
+
+def test_answers_of_a_schema_are_single_lines_where_the_output_is(model: str, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("the\n")
+    schema = '{"type": "array", "items": {"enum": [1]}, "minItems": 2, "maxItems": 2}'
+    done = run(["-m", "owm", "batch", tmp_path / "in.txt", "-m", model, *FEW, "-n", "40", "--schema", schema])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done) == [1, 1]
+    assert done.count("\n") == 1
+    assert "\\n" not in done
+
+
 def test_a_line_without_an_answer_is_empty_and_said(model: str, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("the\n" + "the " * 600 + "\ntin\n")
     done = run(["-m", "owm", "batch", tmp_path / "in.txt", "-m", model, *FEW, "--regex", "[a-z]{3}"])

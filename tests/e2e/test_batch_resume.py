@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.batches import batch, prompts, read_rows, write_rows
-from support.run import run_here
+from support.run import run, run_here
 from support.tiny_gguf import write_tiny_gguf
 
 Capture = pytest.CaptureFixture[str]
@@ -128,6 +128,67 @@ def test_another_model_may_be_refused_appended_or_begun_anew_with(
     assert third[2] == second[2]
     assert all(row["text"] != was["text"] for row, was in zip(third[:2], first, strict=True))
     assert batch(capsys, source, output, str(path), "--restart", "--append").exit_code == 2
+
+
+def test_what_another_model_answered_stays_in_the_output(
+    model: str, other: str, tmp_path: Path, capsys: Capture
+) -> None:
+    source, output = write_rows(tmp_path / "in.jsonl", prompts(2)), tmp_path / "out.jsonl"
+    assert batch(capsys, source, output, model).exit_code == 0
+    first = read_rows(output)
+    write_rows(source, prompts(3))
+    assert batch(capsys, source, output, other).exit_code == 2
+    assert batch(capsys, source, output, other, "--append").exit_code == 0
+    second = read_rows(output)
+    assert second[:2] == first
+    assert [row["model"] for row in second] == ["tiny.gguf", "tiny.gguf", "other.gguf"]
+    again = batch(capsys, source, output, other)
+    assert (again.exit_code, read_rows(output)) == (0, second)
+    assert "nothing was left to do, 3 rows are done" in again.stderr
+
+
+def test_an_answer_without_its_whole_shape_is_one_the_second_time_too(
+    model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    source, output = write_rows(tmp_path / "in.jsonl", prompts(2)), tmp_path / "out.jsonl"
+    for _ in range(2):
+        done = batch(capsys, source, output, model, "--regex", "[a-z]{50}")
+        assert done.exit_code == 1
+        assert "2 answers were cut at --max-tokens, before the shape was complete" in done.stderr
+    assert "is_cut" not in output.read_text()
+
+
+def test_what_a_killed_run_left_half_written_goes(model: str, tmp_path: Path, capsys: Capture) -> None:
+    source, output = write_rows(tmp_path / "in.jsonl", prompts(2)), tmp_path / "out.jsonl"
+    (tmp_path / "out.jsonl.incomplete").write_text("half")
+    assert batch(capsys, source, output, model).exit_code == 0
+    assert not list(tmp_path.glob("*incomplete"))
+    assert len(read_rows(output)) == 2
+
+
+def test_a_field_that_only_the_last_row_has_is_a_column(model: str, tmp_path: Path, capsys: Capture) -> None:
+    rows: list[dict[str, object]] = [*prompts(280, max_tokens=1), {"id": "last", "prompt": "tin", "topic": "late"}]
+    source, output = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.csv"
+    assert batch(capsys, source, output, model).exit_code == 0
+    header, *lines = output.read_text("utf-8").splitlines()
+    assert header == "id,topic,answer,finish_reason,error"
+    assert (len(lines), lines[-1].split(",")[:2]) == (281, ["last", "late"])
+    to_stdout = ["batch", "-m", model, "--output-format", "csv", "-n", "1", "--ignore-eos", "-t", "1"]
+    assert run_here(capsys, *to_stdout, source).splitlines()[0] == header
+    refused = run(["-m", "owm", *to_stdout, "-"])
+    assert (refused.exit_code, refused) == (2, "")
+    assert "the columns of a table have to be known before its first row" in refused.stderr
+
+
+def test_the_seed_of_the_environment_is_the_run_s(
+    model: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_rows(tmp_path / "in.jsonl", prompts(3, temp=2))
+    monkeypatch.setenv("OWM_SEED", "5")
+    outputs = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    for output in outputs:
+        assert batch(capsys, source, output, model, "-np", "1").exit_code == 0
+    assert read_rows(outputs[0]) == read_rows(outputs[1])
 
 
 def test_a_run_that_answered_nothing_binds_nobody(model: str, other: str, tmp_path: Path, capsys: Capture) -> None:

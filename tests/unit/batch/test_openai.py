@@ -11,6 +11,7 @@ from owm.batch.openai import form_of, is_row, output_row
 from owm.batch.row import Failure, Form, Record
 from owm.engine.constrain import Constraint
 from owm.engine.template import Thinking
+from owm.settings.keys import MAX_SEED
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -219,7 +220,7 @@ def test_what_owm_cannot_do_is_refused_by_name(body: dict[str, Any], code: str, 
         ({"logprobs": 5}, "logprobs must be true or false"),
         ({"top_logprobs": 5}, "top_logprobs needs logprobs to be true"),
         ({"logprobs": True, "top_logprobs": "x"}, "top_logprobs must be a whole number between 0 and 100: 'x'"),
-        ({"reasoning_effort": "minimal"}, "reasoning_effort must be one of low, medium, high: minimal"),
+        ({"reasoning_effort": "least"}, "reasoning_effort must be one of low, medium, high: least"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages, turn 1, part 1 is of the"),
     ],
 )
@@ -243,6 +244,13 @@ def test_a_wrong_wish_of_a_completion_is_refused_by_name(body: dict[str, Any], m
     with pytest.raises(Refused) as caught:
         completion(**body)
     assert str(caught.value).startswith(message)
+
+
+def test_seeds_of_64_bits_and_the_least_effort_are_taken() -> None:
+    assert [chat(seed=seed).sampling["seed"] for seed in (7, MAX_SEED + 8, -1)] == [7, 7, MAX_SEED]
+    assert chat(reasoning_effort="minimal").wishes["thinking"] == Thinking("auto", "low")
+    with pytest.raises(Refused, match="seed must be a whole number"):
+        chat(seed=True)
 
 
 def test_a_chat_needs_a_template() -> None:

@@ -171,13 +171,13 @@ def test_a_table_has_its_own_columns_and_then_the_answer() -> None:
     ]
 
 
-def test_a_table_of_objects_has_the_fields_of_its_first_rows() -> None:
+def test_a_table_of_objects_has_the_fields_of_all_rows() -> None:
     rows = [
         [failed(number=1)],
         [answered("a", row_id="x", extra={"topic": "n", "list": [1, "ä"]})],
         [answered("b", number=3, extra={"more": None, "flag": True})],
     ]
-    assert cells(written(rows, "tsv"), "\t") == [
+    assert cells(written(rows, "tsv", fields=["topic", "list", "more", "flag"]), "\t") == [
         ["id", "topic", "list", "more", "flag", "answer", "finish_reason", "error"],
         ["1", "", "", "", "", "", "", "the prompt is too long"],
         ["x", "n", '[1, "ä"]', "", "", "a", "stop", ""],
@@ -212,6 +212,15 @@ def test_failures_go_to_their_own_file(form: OutputForm) -> None:
         assert [row[-3] for row in cells(text, "\t" if form == "tsv" else ",")[1:]] == ["a", "b"]
     else:
         assert len(objects(text)) == 2
+
+
+def test_failures_of_openai_s_rows_have_its_form() -> None:
+    errors = io.StringIO()
+    row = failed(row_id="x", form="chat")
+    inside = objects(written([[row]], "jsonl"))
+    assert written([[row]], "jsonl", errors=errors) == ""
+    assert objects(errors.getvalue()) == inside
+    assert (inside[0]["custom_id"], inside[0]["response"]) == ("x", None)
 
 
 def test_of_several_models_only_the_failed_answer_is_left_out() -> None:
@@ -274,7 +283,8 @@ def test_what_is_written_as_a_table_is_read_unchanged(
     rows: list[tuple[str, str]], form: OutputForm, has_columns: bool
 ) -> None:
     records = [[answered(text, row_id=key, extra={"topic": key})] for text, key in rows]
-    text = written(records, form, columns=["topic"] if has_columns else None)
+    named_by = "columns" if has_columns else "fields"
+    text = written(records, form, **{named_by: ["topic"]})
     header, *read = cells(text, "\t" if form == "tsv" else ",")
     for (answer, key), row in zip(rows, read, strict=True):
         named = dict(zip(header, row, strict=True))

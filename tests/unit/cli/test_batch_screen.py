@@ -104,7 +104,7 @@ def test_rows_that_are_answered_again_are_not_counted_twice(capsys: Capture) -> 
 
 
 def test_the_summary_as_a_table_and_as_json(capsys: Capture) -> None:
-    outcome = Outcome(90, 2, 7, (PROGRESS, replace(PROGRESS, model="other\x1b[31m")))
+    outcome = Outcome(90, 2, 0, 7, (PROGRESS, replace(PROGRESS, model="other\x1b[31m")))
     batch_screen.summarize(outcome, BATCH, Output())
     said = capsys.readouterr()
     lines = said.err.splitlines()
