@@ -119,7 +119,8 @@ class Preparation:
         if self.n_fitting(n_tokens) == 0:
             raise NotEnoughMemory(
                 f"the prompt's {n_prompt} tokens and {n_answer} of the answer need more memory than is free",
-                needed=n_tokens * context.kv_bytes_per_token(self._model.header),
+                needed=n_tokens * context.kv_bytes_per_token(self._model.header)
+                + context.state_bytes(self._model.header),
                 free=self._free_bytes,
             )
         return Prepared(row, wishes.request(prompt), n_tokens)
@@ -135,9 +136,11 @@ class Preparation:
         Args:
             n_shared: tokens that are kept once for all of them.
         """
-        if not (per_token := context.kv_bytes_per_token(self._model.header)):
+        header = self._model.header
+        per_token = context.kv_bytes_per_token(header)
+        if not (per_sequence := per_token * n_ctx + context.state_bytes(header)):
             return None
-        return max(0, int(MEMORY_SHARE * self._free_bytes) - per_token * n_shared) // (per_token * n_ctx)
+        return max(0, int(MEMORY_SHARE * self._free_bytes) - per_token * n_shared) // per_sequence
 
 
 class Refusal(OwmError):

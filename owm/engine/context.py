@@ -12,6 +12,7 @@ ROOM_FOR_ANSWER = 2048  # at least this much is made for an answer of open lengt
 COMPUTE_BYTES = 512 << 20  # allowance for compute buffers and the rest of the process
 MEMORY_SHARE = 0.9  # of the memory that this process may have at most
 BYTES_PER_KV_VALUE = 2  # f16
+BYTES_PER_STATE_VALUE = 4  # f32
 
 
 Limit = Literal["asked", "model", "memory"]
@@ -48,6 +49,22 @@ def kv_bytes_per_token(header: Header) -> int:
     k_length = header.integer("attention.key_length") or n_embd // heads
     v_length = header.integer("attention.value_length") or n_embd // heads
     return sum(kv_heads) * (k_length + v_length) * BYTES_PER_KV_VALUE
+
+
+def state_bytes(header: Header) -> int:
+    """Return an upper bound of the recurrent state's bytes of one sequence (every block is counted), 0 without one.
+
+    ref: llama.cpp, src/llama-hparams.cpp, n_embd_r and n_embd_s
+    """
+
+    def of(name: str) -> int:
+        return header.integer(name) or 0
+
+    n_embd, n_inner, n_state = of("embedding_length"), of("ssm.inner_size"), of("ssm.state_size")
+    ssm = n_state * n_inner + max(of("ssm.conv_kernel") - 1, 0) * (n_inner + 2 * of("ssm.group_count") * n_state)
+    wkv = n_embd * (of("wkv.head_size") + (of("token_shift_count") or 2)) if of("wkv.head_size") else 0
+    convolution = n_embd * max(of("shortconv.l_cache") - 1, 0)
+    return of("block_count") * (ssm + wkv + convolution) * BYTES_PER_STATE_VALUE
 
 
 def tokens_in_memory(header: Header, *, weights_bytes: int, memory_bytes: int) -> int | None:

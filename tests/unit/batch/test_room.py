@@ -12,13 +12,15 @@ from owm.batch.preparation import Prepared, Terms
 from owm.batch.room import LEAST_SHARED, STEP_TOKENS, Room, room_for
 from owm.batch.row import Record, Row
 from owm.batch.runner import Runner, Tally
+from owm.engine import context
 from owm.engine.model import Model
 from owm.engine.request import Request
 from owm.engine.sampling import Sampling
 from owm.engine.wishes import Wishes
+from owm.native.state import state_size
 from support.tiny_gguf import write_tiny_gguf
-from support.tiny_recurrent import write_tiny_mamba
-from support.tiny_sliding import write_tiny_gemma3
+from support.tiny_recurrent import write_tiny_hybrid, write_tiny_mamba
+from support.tiny_sliding import write_tiny_falcon_h1, write_tiny_gemma3
 
 GREEDY = Sampling(temp=0, ignore_eos=True)
 TERMS = Terms("m", "run", Wishes(sampling=GREEDY, max_tokens=6, n_threads=1, is_raw=True), 0, n_parallel=4)
@@ -132,3 +134,17 @@ def test_models_that_forget_keep_a_memory_for_each(tmp_path: Path, monkeypatch: 
         text = "the tin " * 130
         _texts(model, [f"{text}{i}" for i in range(5)])
         assert {each["n_shared"] for each in made} == {0}
+
+
+@pytest.mark.parametrize("write", [write_tiny_gguf, write_tiny_mamba, write_tiny_hybrid, write_tiny_falcon_h1])
+def test_memory_is_budgeted_for_states_as_well_as_for_keys_and_values(tmp_path: Path, write: Any) -> None:
+    """What is counted is what llama.cpp keeps of a sequence, or somewhat more."""
+    n = 64
+    with Model([write(tmp_path / "tiny.gguf")]) as model, model.scheduler(n, n_threads=1) as scheduler:
+        with scheduler.borrow() as native:
+            for position in range(n):
+                native.batch.add(5, position, 0, wants_logits=False)
+            assert native.decode() == 0
+            kept = state_size(native, 0)
+        counted = n * context.kv_bytes_per_token(model.header) + context.state_bytes(model.header)
+    assert 0.9 * kept < counted < 2.5 * kept
