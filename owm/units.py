@@ -62,5 +62,5 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_rate(per_second: float) -> str:
-    """Write a token rate: `151.3 t/s`."""
-    return f"{per_second:.1f} t/s"
+    """Write a token rate: `151.3 t/s`, `12,318 t/s`."""
+    return f"{per_second:.1f} t/s" if per_second < 1000 else f"{per_second:,.0f} t/s"

@@ -137,7 +137,7 @@ class Runner:
             n_sequences=width,
             n_shared=len(room.shared),
             n_holders=n_holders,
-            n_threads=self._terms.wishes.n_threads,
+            tuning=self._terms.wishes.tuned,
             piece=PIECE_TOKENS if self._terms.is_deterministic else None,
             isolates_failures=True,
         ) as scheduler:
@@ -289,14 +289,14 @@ class Runner:
                 why = "that is the most" if most == WIDTHS[-1] else "there is no memory for more"
                 self._say(f"{most} rows at a time instead of {asked}: {why}")
             return min(asked, most)
+        n_known = len(self._window) + len(self._deferred)
+        n_rows = n_known if self._source is not None and self._source.is_over else WIDTHS[-1]
+        if (tuned := self._terms.wishes.tuning.n_parallel) is not None:
+            return max(1, min(tuned, most, n_rows))
         # Where memory kept it small, and there is more now, a larger one may be better.
         if self.width is None or self.width.n == self._most_measured < most:
-            n_known = len(self._window) + len(self._deferred)
-            n_rows = n_known if self._source is not None and self._source.is_over else WIDTHS[-1]
             self._most_measured = min(most, n_rows)
-            self.width = measure_width(
-                self._model, tokens, most=self._most_measured, n_threads=self._terms.wishes.n_threads
-            )
+            self.width = measure_width(self._model, tokens, most=self._most_measured, tuning=self._terms.wishes.tuned)
             if n_rows > 1:
                 self._note(str(self.width))
         return min(self.width.n, most)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from owm.engine.generate import decoded
+from owm.engine.tuning import DEFAULT, Tuning
 from owm.errors import EngineError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Width:
         return f"{self.n} at a time (measured tokens/s by width: {measured})"
 
 
-def measure_width(model: "Model", tokens: Sequence[int], *, most: int, n_threads: int | None = None) -> Width:
+def measure_width(model: "Model", tokens: Sequence[int], *, most: int, tuning: Tuning = DEFAULT) -> Width:
     """Decode a few tokens at growing widths, and take the smallest width that comes near the best rate.
 
     Args:
@@ -47,7 +48,7 @@ def measure_width(model: "Model", tokens: Sequence[int], *, most: int, n_threads
         return Width(1, {})
     widths = [width for width in WIDTHS if width < most] + [min(most, WIDTHS[-1])]
     prefix = (list(tokens) * (_N_PREFIX // len(tokens) + 1))[:_N_PREFIX]
-    made = model.scheduler(_N_PREFIX + _N_STEPS, n_sequences=widths[-1] + 1, n_shared=_N_PREFIX, n_threads=n_threads)
+    made = model.scheduler(_N_PREFIX + _N_STEPS, n_sequences=widths[-1] + 1, n_shared=_N_PREFIX, tuning=tuning)
     with made as scheduler, scheduler.borrow() as context:
         seconds = decoded(lambda: _measure(context, prefix, widths), context.cancel)
     rates = {width: width / each for width, each in seconds.items()}

@@ -6,6 +6,7 @@ and tables in it.
 
 import re
 from html import escape
+from pathlib import PurePath
 from typing import Any, Literal, get_args
 
 from owm.chat.session import Session
@@ -118,12 +119,19 @@ def _heading(session: Session) -> str:
 
 def _about(session: Session) -> str:
     begun = session.created.strftime("%Y-%m-%d %H:%M UTC")
-    return ", ".join(filter(None, (session.model, f"begun {begun}", f"session {session.id}")))
+    return ", ".join(filter(None, (_model(session.model), f"begun {begun}", f"session {session.id}")))
+
+
+def _model(name: str | None) -> str | None:
+    """Return what a model is called; of a file that was named by its path, not its folders."""
+    if name is None:
+        return None
+    return re.sub(r"\s+", " ", PurePath(name).name if name.endswith(".gguf") else name)
 
 
 def _who(turn: Turn) -> str:
     if turn.role == "assistant":
-        return re.sub(r"\s+", " ", turn.model or "Model")
+        return _model(turn.model) or "Model"
     return "You" if turn.role == "user" else "System"
 
 

@@ -93,6 +93,8 @@ def read_time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
         raise ValueError(f"a time of nowhere: {text}")
+    if not 1 < time.year < 9999:  # it would be none in some other zone
+        raise ValueError(f"a time of no calendar: {text}")
     return time.astimezone(UTC)
 
 

@@ -31,6 +31,10 @@ class Command:
 
 COMMANDS = {
     "run": Command("run", "Answer a prompt: from the argument, from a pipe, or both."),
+    "chat": Command(
+        "chat.command",
+        "Talk with a model; everything is kept as it is said, and `--continue` goes on at once.",
+    ),
     "batch": Command(
         "batch", "Answer all prompts of a file, many at a time; killed or stopped, the same command goes on."
     ),
@@ -57,11 +61,19 @@ COMMANDS = {
     "sessions": Command(
         "sessions",
         "List, show, search, export and remove kept conversations; without a subcommand, list them.",
-        is_hidden=True,
     ),
     "prompts": Command("prompts", "Keep prompts under names; without a subcommand, list them."),
+    "bench": Command(
+        "bench", "Measure how fast models run here, with the settings that `owm run` would use.", is_hidden=True
+    ),
+    "tune": Command("tune", "List or forget what models were tuned to; without a subcommand, list it.", is_hidden=True),
+    "doctor": Command(
+        "doctor",
+        "Show what this machine can do, what owm does with it, and what would mend what is amiss.",
+        is_hidden=True,
+    ),
     "logs": Command("logs", "Log answers on this machine; without a subcommand, show the last ones."),
-    "cache": Command("cache", "Show or remove what is kept to go on with conversations at once.", is_hidden=True),
+    "cache": Command("cache", "Show or remove what is kept to go on with conversations at once."),
 }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from owm.engine.adapter import AdapterChoice
+    from owm.engine.tuning import Tuning
 
 _FLAGS = {"stops": "stop", "is_raw": "raw"}  # names of wishes -> of flags
 
@@ -122,14 +123,16 @@ class BatchJob:
         from owm.engine.family import sampling_defaults
         from owm.formats.gguf import read_header
         from owm.library import open_store
-        from owm.library.configuring import effective
+        from owm.library.configuring import effective, said_tuned
         from owm.store.digest import sha256_of
 
         stored = find_or_pull(name, self._out)
         header = read_header(stored.path)
         sampling, settings = effective(
-            stored, open_store(), self._flags, header=header, family=sampling_defaults(header)
+            stored, open_store(), self._flags, header=header, family=sampling_defaults(header), note=self._out.note
         )
+        if used := said_tuned(settings):
+            self._out.detail(used)
         value = {key: setting.value for key, setting in settings.items()}
         self._seed = value["seed"]
         wishes = make_wishes(
@@ -154,6 +157,7 @@ class BatchJob:
             "system": system,
             "prompt": self._batch.template,
             "deterministic": self._batch.is_deterministic or None,
+            **_said_tuning(wishes.tuned),
             "lora": [f"{each.path}={each.scale} ({sha256_of(each.path)[:12]})" for each in self._adapters] or None,
             **{_FLAGS.get(name, name): said for name, said in wishes.shape().items() if name != "constraint"},
             **self._said_shape(),
@@ -176,6 +180,14 @@ class BatchJob:
         if name in ("choice", "regex"):
             return {name: text}
         return {name: f"{text} ({hashlib.sha256(self._constraint.source.encode()).hexdigest()[:12]})"}
+
+
+def _said_tuning(tuning: "Tuning") -> dict[str, Any]:
+    """Return those settings of the hardware that change what answers are drawn from, where they are no default."""
+    from owm.library.configuring import settings_of
+
+    names = ("flash_attn", "cache_type_k", "cache_type_v")
+    return {name: value for name, value in settings_of(tuning).items() if name in names and value != "f16"}
 
 
 def _is_lines(batch: Batch) -> bool:

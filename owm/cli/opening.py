@@ -28,7 +28,7 @@ def open_model(
     from owm.engine.model import Model
 
     is_verified = stored.manifest is not None
-    log = _log if out.verbose else None
+    log = log_line if out.verbose else None
     model = interruptible(lambda: Model(stored.files, n_gpu_layers=gpu_layers, is_verified=is_verified, log=log))
     try:
         for note in model.load_adapters(adapters) if adapters else ():
@@ -64,6 +64,6 @@ def interruptible(load: Callable[[], T]) -> T:
     return result[0]
 
 
-def _log(line: str) -> None:
+def log_line(line: str) -> None:
     """Pass llama.cpp's log on; it prints metadata, which is a stranger's."""
     sys.stderr.write(visible(line))

@@ -164,9 +164,11 @@ def command(
     from owm.cli.wishing import make_wishes
     from owm.engine.family import sampling_defaults
     from owm.library import open_store
-    from owm.library.configuring import effective
+    from owm.library.configuring import effective, said_tuned
 
-    _, early = effective(stored, open_store(), flags)
+    _, early = effective(stored, open_store(), flags, note=out.note)
+    if said := said_tuned(early):
+        out.detail(said)
     with open_model(stored, out, gpu_layers=early["gpu_layers"].value, adapters=adapters) as opened:
         sampling, settings = effective(
             stored, open_store(), flags, header=opened.header, family=sampling_defaults(opened.header)

@@ -35,12 +35,14 @@ def make_wishes(
         UsageError: wishes contradict each other, or are no text.
     """
     from owm.engine.wishes import Wishes
+    from owm.library.configuring import tuning_of
 
     return Wishes(
         sampling=sampling,
         max_tokens=value["max_tokens"],
         n_ctx=value["ctx_size"],
         n_threads=value["threads"],
+        tuning=tuning_of(value),
         stops=tuple(text_of(text, "--stop") for text in stop or ()),
         constraint=constraint,
         answer_prefix=text_of(answer_prefix or "", "--answer-prefix"),

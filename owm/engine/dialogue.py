@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from owm.engine.generate import Generation
-from owm.engine.request import Request
+from owm.engine.generate import Generation, decoded
+from owm.engine.growing import GrowingScheduler
+from owm.engine.request import Chunk, Request
 from owm.engine.retained import Retained, common_length
 from owm.engine.running import Prefix
-from owm.engine.scheduler import Scheduler
 from owm.engine.snapshots import Fingerprint, Snapshots
+from owm.engine.tuning import DEFAULT, Tuning
 from owm.errors import EngineError
 from owm.native import state
 from owm.native.llama import library_build
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from owm.native.llama import Context
 
 LEAST_GAIN = 32  # tokens: for fewer, reading them is quicker than a file
+MARGIN = 64  # tokens before the end of the context, at which a larger one is made: a step can give several
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,15 @@ def open_dialogue(
     model: "Model",
     n_ctx: int,
     *,
+    n_ctx_most: int | None = None,
     n_drafts: int = 1,
-    n_threads: int | None = None,
+    tuning: Tuning = DEFAULT,
     keeping: Keeping | None = None,
 ) -> Iterator["Dialogue"]:
     """Make a context of `n_ctx` tokens for one conversation.
 
     Args:
+        n_ctx_most: what the context may grow to while an answer is made; by default it does not.
         n_drafts: the most answers that will be made side by side; they share the context's tokens.
         keeping: where snapshots are read and written, None for a conversation that leaves nothing on disk.
 
@@ -65,15 +69,22 @@ def open_dialogue(
     """
     n_shared = n_ctx if n_drafts > 1 else 0
     with model.scheduler(
-        n_ctx, n_sequences=n_drafts, n_shared=n_shared, n_threads=n_threads, isolates_failures=True, retains=True
+        n_ctx, n_sequences=n_drafts, n_shared=n_shared, tuning=tuning, isolates_failures=True, retains=True
     ) as scheduler:
-        yield Dialogue(model, scheduler, keeping)
+        yield Dialogue(model, scheduler, keeping, n_ctx_most=n_ctx_most)
 
 
 class Dialogue:
     """Answers one prompt after the other; use it from one thread at a time, `cancel` of what it returns from any."""
 
-    def __init__(self, model: "Model", scheduler: Scheduler, keeping: Keeping | None = None) -> None:
+    def __init__(
+        self,
+        model: "Model",
+        scheduler: GrowingScheduler,
+        keeping: Keeping | None = None,
+        *,
+        n_ctx_most: int | None = None,
+    ) -> None:
         """Take a scheduler that retains what it reads."""
         if scheduler.retained is None:
             raise EngineError("a dialogue needs a scheduler that retains what it reads")
@@ -82,6 +93,12 @@ class Dialogue:
         self._retained: Retained = scheduler.retained
         self._keeping = keeping
         self._saved: Prefix = ()
+        self._n_ctx_most = n_ctx_most or 0
+
+    @property
+    def n_ctx(self) -> int:
+        """The most tokens that prompt and answer may have now."""
+        return self._scheduler.n_ctx_limit
 
     @property
     def n_drafts(self) -> int:
@@ -101,6 +118,10 @@ class Dialogue:
     def held(self, draft: int = 0) -> Prefix:
         """Return the tokens that are in memory, after drafts those of one of them, the numbers in no order."""
         return self._retained.held(draft)
+
+    def longest(self) -> Prefix:
+        """Return the tokens that are in memory, of drafts those of the longest."""
+        return max((self.held(draft) for draft in range(self.n_drafts)), key=len)
 
     def n_held(self, prompt: Sequence[int]) -> int:
         """Return how many tokens of a prompt need not be read, from what is in memory."""
@@ -135,7 +156,18 @@ class Dialogue:
             splits = tuple(sorted({*request.splits, len(request.prompt) - 1}))
         request = replace(request, splits=splits)
         ids = self._scheduler.submit_drafts(request, n) if n > 1 else [self._scheduler.submit(request)]
-        return Generation(self._scheduler), ids
+        can_grow = n == 1 and self.n_ctx < self._n_ctx_most
+        return Generation(self._scheduler, self._make_room if can_grow else None), ids
+
+    def grow(self, n_ctx: int) -> bool:
+        """Go on in a larger context with what is in memory; return whether there was room for that.
+
+        Raises:
+            EngineError: an answer is being made, or llama.cpp fails; then the dialogue is over.
+        """
+        with self._scheduler.pause():
+            pass
+        return decoded(lambda: self._grow(n_ctx), lambda: None)  # an interrupt in its midst would end the dialogue
 
     def prepare(self, prompt: Sequence[int]) -> int:
         """Load the snapshot, if there is one, of which a prompt has clearly more than is in memory.
@@ -206,6 +238,22 @@ class Dialogue:
             self._saved = tokens
         return path
 
+    def _make_room(self) -> list[Chunk] | None:
+        """Grow where an answer comes to the end of its context; None when there is nothing more to do."""
+        if self._scheduler.is_idle or self.n_ctx >= self._n_ctx_most:
+            return None
+        if self._scheduler.n_left <= MARGIN and not self._grow(min(2 * self.n_ctx, self._n_ctx_most)):
+            self._n_ctx_most = self.n_ctx
+        return []
+
+    def _grow(self, n_ctx: int) -> bool:
+        return self._scheduler.grow(n_ctx, carries=self._is_long(n_ctx) == self._is_long(self.n_ctx))
+
+    def _is_long(self, n_ctx: int) -> bool:
+        """Some models turn positions otherwise in contexts that are longer than what they were first trained for."""
+        trained = self._model.header.integer("rope.scaling.original_context_length")
+        return trained is not None and n_ctx > trained
+
     def _usable(self, tokens: Sequence[int], prompt: Sequence[int]) -> int:
         """Return how many tokens of a prompt there would be after a snapshot of `tokens` was loaded."""
         n_most = len(prompt) - 1
@@ -221,7 +269,5 @@ class Dialogue:
 
     def _fingerprint(self, context: "Context", keeping: Keeping) -> Fingerprint:
         settings = dict(context.cache_settings)
-        # Some models turn positions otherwise in contexts that are longer than what they were first trained for.
-        trained = self._model.header.integer("rope.scaling.original_context_length")
-        settings["is_long"] = float(trained is not None and context.n_ctx_sequence > trained)
+        settings["is_long"] = float(self._is_long(context.n_ctx_sequence))
         return Fingerprint(keeping.model, library_build(), tuple(settings.items()), keeping.adapters)

@@ -203,9 +203,9 @@ class Embedder:
         if self._long is not None:
             self._long.close()
             self._long = None
-        self._long = self._context(n_ctx, n_batch, n_sequences=1, flash_attention=True)
+        self._long = self._context(n_ctx, n_batch, n_sequences=1, flash_attention=None)
 
-    def _context(self, n_ctx: int, n_batch: int, *, n_sequences: int, flash_attention: bool) -> llama.Context:
+    def _context(self, n_ctx: int, n_batch: int, *, n_sequences: int, flash_attention: bool | None) -> llama.Context:
         return llama.Context(
             self._model.native,
             n_ctx=n_ctx,

@@ -74,6 +74,7 @@ class Generation:
         self._chunks: queue.SimpleQueue[list[Chunk] | BaseException | None] = queue.SimpleQueue()
         self._is_over = threading.Event()
         self._decoding: Future[None] | None = None
+        self._at_hand: Iterator[Chunk] = iter(())  # of one step, not all of which have been seen
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield chunks until all requests have ended.
@@ -86,7 +87,8 @@ class Generation:
             while (item := self._chunks.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield from item
+                self._at_hand = iter(item)
+                yield from self._at_hand
                 if self._chunks.empty():
                     self._is_over.wait(HANDOVER_SECONDS)
         finally:
@@ -102,7 +104,7 @@ class Generation:
         self.cancel()
         if self._decoding is not None:
             _wait_for(self._is_over, self.cancel)
-        chunks: list[Chunk] = []
+        chunks = list(self._at_hand)
         while True:
             try:
                 item = self._chunks.get_nowait()

@@ -17,6 +17,7 @@ from owm.engine.generate import Generation
 from owm.engine.overflow import Render, ceiling_of
 from owm.engine.request import Chunk, FinishReason, Request
 from owm.engine.tokenized import TokenizedText, tokenize
+from owm.engine.tuning import DEFAULT, Tuning
 from owm.errors import NotEnoughMemory, PromptTooLong, UsageError
 from owm.events import Advanced, Finished, Sink, Started, ignore
 from owm.hardware import probe
@@ -145,7 +146,7 @@ def execute(
     render: Render,
     max_tokens: int | None,
     asked_ctx: int | None,
-    n_threads: int | None = None,
+    tuning: Tuning = DEFAULT,
     sink: Sink = ignore,
 ) -> Reduced:
     """Answer all parts, and their answers in levels until one context holds what is left.
@@ -159,7 +160,7 @@ def execute(
         PromptTooLong: not even two of the answers fit a context.
         EngineError: llama.cpp failed.
     """
-    run = _Run(model, request, n_threads, sink)
+    run = _Run(model, request, tuning, sink)
     answers = run.answer(
         [part.prompt for part in plan.parts],
         [_Labelled(i, i, "") for i in range(1, len(plan.parts) + 1)],
@@ -184,10 +185,10 @@ def execute(
 class _Run:
     """Answers prompts together, and counts what they take."""
 
-    def __init__(self, model: "Model", request: MakeRequest, n_threads: int | None, sink: Sink) -> None:
+    def __init__(self, model: "Model", request: MakeRequest, tuning: Tuning, sink: Sink) -> None:
         self._model = model
         self._request = request
-        self._n_threads = n_threads
+        self._tuning = tuning
         self._sink = sink
         self._n_answers = self._n_cut = self._n_silent = self._n_answer = 0
         self.n_prompt = self.n_generated = 0
@@ -203,7 +204,7 @@ class _Run:
         texts: dict[int, list[str]] = {}
         n_done = 0
         with self._model.scheduler(
-            n_ctx, n_sequences=_n_parallel(self._model, len(prompts), n_ctx), n_threads=self._n_threads
+            n_ctx, n_sequences=_n_parallel(self._model, len(prompts), n_ctx), tuning=self._tuning
         ) as scheduler:
             names: dict[int, str] = {}
             for prompt, label in zip(prompts, labels, strict=True):

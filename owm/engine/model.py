@@ -12,9 +12,10 @@ from owm.engine import context as context_size
 from owm.engine import family
 from owm.engine.context import ContextSize
 from owm.engine.conversation import Conversation
+from owm.engine.growing import GrowingScheduler
 from owm.engine.marks import THINK
-from owm.engine.scheduler import Scheduler
 from owm.engine.template import ChatTemplate, Message, Thinking
+from owm.engine.tuning import DEFAULT, N_BATCH, N_UBATCH, Tuning
 from owm.errors import TemplateError, Unsupported, UsageError
 from owm.formats import gguf
 from owm.formats.gguf import Header
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from owm.engine.constrain import Vocabulary
     from owm.engine.marks import ReasoningFormat
 
-N_BATCH = 2048
-N_UBATCH = 512
 GPU_RESERVE_BYTES = 1 << 30
 WEIGHING_BYTES = 128 << 20  # for the weights of attention, where they are computed without flash attention
 # Architectures that read a text from both sides, whatever the file says. ref: llama.cpp src/llama-model.cpp
@@ -88,7 +87,7 @@ class Model:
         self.native = llama.Model(files[0], n_gpu_layers=self._n_gpu_layers)
         if self.native.has_encoder and not self.native.has_decoder:
             raise Unsupported(f"{self.path.name} is an encoder that owm cannot run ({self.header.architecture})")
-        self._schedulers: list[Scheduler] = []
+        self._schedulers: list[GrowingScheduler] = []
         self.load_seconds = time.perf_counter() - began
 
     def __enter__(self) -> "Model":
@@ -102,6 +101,11 @@ class Model:
         for scheduler in list(self._schedulers):
             scheduler.close()
         self.native.close()
+
+    @property
+    def n_gpu_layers(self) -> int:
+        """Layers that were put on the GPU, -1 for all."""
+        return self._n_gpu_layers
 
     @property
     def is_causal(self) -> bool:
@@ -250,17 +254,20 @@ class Model:
         n_shared: int = 0,
         n_holders: int = 0,
         n_threads: int | None = None,
-        flash_attention: bool = True,
+        tuning: Tuning = DEFAULT,
+        is_exact: bool = False,
         piece: int | None = None,
         isolates_failures: bool = False,
         retains: bool = False,
-    ) -> "Iterator[Scheduler]":
+    ) -> "Iterator[GrowingScheduler]":
         """Make a context for `n_sequences` of `n_ctx` tokens each, and a scheduler over it.
 
         Args:
             n_shared: tokens that all of them begin with, as drafts do; they are kept once.
             n_holders: further sequences, for beginnings that some prompts have in common.
-            flash_attention: llama.cpp's default, which on a processor rounds to 16 bits where few tokens are read.
+            n_threads: over those of `tuning`.
+            is_exact: compute attention in 32 bits, which flash attention on a processor does not where few tokens are
+                read; of `tuning`, nothing but the threads holds then.
             piece, isolates_failures, retains: as `owm.engine.scheduler.Scheduler` takes them.
 
         Raises:
@@ -273,23 +280,32 @@ class Model:
             raise UsageError(f"--threads must be between 1 and {probe.MAX_THREADS}: {n_threads}")
         if not 0 < n_sequences <= llama.max_sequences() - n_holders:
             raise UsageError(f"--drafts must be between 1 and {llama.max_sequences()}: {n_sequences}")
-        threads = n_threads or self.cores.usable
-        n_tokens = n_shared + (n_sequences + n_holders) * (n_ctx - n_shared)
-        native = llama.Context(
-            self.native,
-            n_ctx=n_tokens,
-            n_batch=min(N_BATCH, n_tokens),
-            n_ubatch=min(N_UBATCH, n_tokens) if flash_attention else self._exact_ubatch(n_tokens),
-            n_sequences=n_sequences + n_holders,
-            n_threads=threads,
-            n_threads_batch=threads,
-            kv_unified=n_shared > 0,
-            flash_attention=flash_attention,
-        )
-        scheduler = Scheduler(
-            native,
+        threads = n_threads or tuning.n_threads or self.cores.usable
+        n_batch, n_ubatch = tuning.n_batch or N_BATCH, tuning.n_ubatch or N_UBATCH
+        if is_exact:
+            n_batch, n_ubatch, tuning = N_BATCH, N_UBATCH, Tuning(flash_attention=False)
+        n_own = n_ctx - n_shared
+
+        def make(n_ctx: int) -> llama.Context:
+            n_tokens = n_ctx - n_own + (n_sequences + n_holders) * n_own
+            return llama.Context(
+                self.native,
+                n_ctx=n_tokens,
+                n_batch=min(max(n_batch, n_sequences), n_tokens),  # a token of each, at least
+                n_ubatch=self._exact_ubatch(n_tokens) if is_exact else min(n_ubatch, n_batch, n_tokens),
+                n_sequences=n_sequences + n_holders,
+                n_threads=threads,
+                n_threads_batch=threads,
+                kv_unified=n_shared > 0,
+                flash_attention=tuning.flash_attention,
+                type_k=tuning.type_k,
+                type_v=tuning.type_v,
+            )
+
+        scheduler = GrowingScheduler(
+            make,
+            n_ctx,
             n_slots=n_sequences,
-            n_ctx_limit=n_ctx,
             n_prefill=N_UBATCH,
             piece=piece,
             isolates_failures=isolates_failures,

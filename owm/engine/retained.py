@@ -109,6 +109,18 @@ class Retained:
         self._held[slot] = tuple(tokens)
         return True
 
+    def longest(self) -> tuple[int, Prefix]:
+        """Return the sequence that holds most, and its tokens; none if nothing is held."""
+        slot = max(self._held, key=lambda slot: len(self.held(slot)), default=0)
+        return slot, self.held(slot)
+
+    def move(self, context: Context, held: dict[int, Prefix], *, keeps_checkpoints: bool) -> None:
+        """Go on in another context, whose sequences hold no more than is said here."""
+        self._context, self._held = context, held
+        self._torn.clear()
+        if self._window or not keeps_checkpoints:  # where a window slides, what is loaded has nothing before it
+            self._checkpoints.clear()
+
     def clear(self) -> None:
         """Forget everything, when all sequences are emptied."""
         self._held.clear()

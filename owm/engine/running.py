@@ -133,6 +133,14 @@ class Running:
             self.context.forget(self.slot)
         self.slot = slot
 
+    def move_into(self, context: Context, limit: int, *, is_held: bool) -> None:
+        """Go on in another context, which holds what was read, or else has to read it again."""
+        self.context, self.limit, self.logits_index = context, limit, None
+        if not is_held:
+            assert self.fed is not None
+            self.pending = [*self.fed, *self.pending]
+            self.fed, self.n_past = [], 0
+
     def sample(self, chunks: list[Chunk]) -> None:
         """Draw a token from its logits, and take it.
 

@@ -222,11 +222,14 @@ class Scheduler:
         self._context.cancel()
         with self._stepping:
             if not self._is_closed:
-                self._is_closed = True
-                for running in self._running:
-                    running.close()
-                self._running.clear()
+                self._shut()
                 self._context.close()
+
+    def _shut(self) -> None:
+        self._is_closed = True
+        for running in self._running:
+            running.close()
+        self._running.clear()
 
     def _step(self) -> list[Chunk]:
         chunks: list[Chunk] = []

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from owm.engine.generate import decoded
 from owm.engine.logprobs import Logits, log_normalizer
-from owm.engine.model import N_UBATCH, Model
+from owm.engine.model import Model
+from owm.engine.tuning import N_UBATCH
 from owm.errors import EngineError, UsageError
 from owm.native.llama import Context
 
@@ -110,7 +111,7 @@ def score_choices(
         n_sequences=1 + max(tree.n_leaves for tree in trees),
         n_shared=len(prompt),
         n_threads=n_threads,
-        flash_attention=n_again + n_fewest >= MIN_TOKENS,
+        is_exact=n_again + n_fewest < MIN_TOKENS,
     )
     with made as scheduler, scheduler.borrow() as context:
         decoded(lambda: _read(context, prompt, n_again, trees), context.cancel)

@@ -9,6 +9,7 @@ from owm.engine.overflow import Mode
 from owm.engine.request import Request
 from owm.engine.sampling import Sampling
 from owm.engine.template import Thinking
+from owm.engine.tuning import DEFAULT, Tuning
 from owm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Wishes:
     Attributes:
         max_tokens: of thought and answer together, None for an open end.
         n_ctx: tokens in the context, None for what prompt and answer need.
+        n_threads: over those of `tuning`.
+        tuning: how to compute; the layers on the GPU are those with which the model was opened.
         overflow: what to do where the prompt does not fit.
         is_raw: the prompt is sent without a chat template.
     """
@@ -34,6 +37,7 @@ class Wishes:
     max_tokens: int | None = None
     n_ctx: int | None = None
     n_threads: int | None = None
+    tuning: Tuning = DEFAULT
     stops: tuple[str, ...] = ()
     constraint: "Constraint | None" = None
     answer_prefix: str = ""
@@ -58,6 +62,11 @@ class Wishes:
             raise UsageError(f"n_logprobs must be between 0 and {MAX_LOGPROBS}: {self.n_logprobs}")
         if not all(self.stops):
             raise UsageError("a stop needs a text", hint="an empty text would stop everything")
+
+    @property
+    def tuned(self) -> Tuning:
+        """How to compute, with all that was wished of it."""
+        return Tuning(n_threads=self.n_threads).over(self.tuning)
 
     def shape(self) -> dict[str, Any]:
         """Return what is wished beside settings, as JSON can say it."""

@@ -70,9 +70,7 @@ def generation(
         UsageError: the constraint cannot be met by this model's tokens.
     """
     n_shared = len(fitted.prompt.tokens) if n_drafts > 1 else 0
-    with model.scheduler(
-        fitted.size.n_ctx, n_sequences=n_drafts, n_shared=n_shared, n_threads=wishes.n_threads
-    ) as scheduler:
+    with model.scheduler(fitted.size.n_ctx, n_sequences=n_drafts, n_shared=n_shared, tuning=wishes.tuned) as scheduler:
         request = wishes.request(fitted.prompt)
         ids = scheduler.submit_drafts(request, n_drafts) if n_drafts > 1 else [scheduler.submit(request)]
         yield Generation(scheduler), ids
@@ -104,7 +102,7 @@ def read_parts(model: "Model", plan: mapreduce.Plan, wishes: Wishes, *, sink: Si
         render=lambda messages: plain.prompt(model, messages),
         max_tokens=wishes.max_tokens,
         asked_ctx=wishes.n_ctx,
-        n_threads=wishes.n_threads,
+        tuning=wishes.tuned,
         sink=sink,
     )
 
@@ -113,7 +111,7 @@ def choose(model: "Model", prompt: Sequence[int], labels: Sequence[str], wishes:
     """Score labels as answers to a prompt (after its thought, if there is one); see `owm.engine.scoring`."""
     from owm.engine.scoring import score_choices
 
-    return score_choices(model, prompt, labels, n_ctx=wishes.n_ctx, n_threads=wishes.n_threads)
+    return score_choices(model, prompt, labels, n_ctx=wishes.n_ctx, n_threads=wishes.tuned.n_threads)
 
 
 def answer(

@@ -1,13 +1,15 @@
 """Which settings hold for a model: the layers of `owm.settings`, found by the names that the store knows it by."""
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from owm.errors import ModelNotFound
-from owm.settings import config, generation_config
+from owm.errors import ModelNotFound, OwmError
+from owm.settings import config, generation_config, tuned
 from owm.settings.layers import Setting
+from owm.settings.tuned import Tuned
 from owm.store import catalog, quants, refs
 from owm.store.local import Store
 from owm.store.model import StoredModel, at_path
@@ -15,7 +17,20 @@ from owm.store.refs import ModelRef
 
 if TYPE_CHECKING:
     from owm.engine.sampling import Sampling
+    from owm.engine.tuning import Tuning
     from owm.formats.gguf import Header
+
+# setting -> field of `owm.engine.tuning.Tuning`
+_TUNED = {
+    "threads": "n_threads",
+    "gpu_layers": "n_gpu_layers",
+    "batch_size": "n_batch",
+    "ubatch_size": "n_ubatch",
+    "flash_attn": "flash_attention",
+    "cache_type_k": "type_k",
+    "cache_type_v": "type_v",
+    "parallel": "n_parallel",
+}
 
 
 def effective(
@@ -25,11 +40,13 @@ def effective(
     *,
     header: "Header | None" = None,
     family: Mapping[str, Any] | None = None,
+    note: Callable[[str], None] = lambda message: None,
 ) -> "tuple[Sampling, dict[str, Setting]]":
     """Return the settings that hold for a model; see `owm.engine.sampling.resolve`.
 
     Args:
         header: of the model's file; without it, what the file says is left out.
+        note: takes a sentence where tuned values cannot be used.
 
     Raises:
         UsageError: the config file, a variable or a flag says what cannot be.
@@ -38,9 +55,73 @@ def effective(
     from owm.engine.sampling import resolve
 
     settings = config.load(config.default_path())
+    measured = tuned_for(stored, note=note)
     return resolve(
-        header, flags, family=family, advised=_advised(stored, store), config=settings.layers(names_of(stored, store))
+        header,
+        flags,
+        family=family,
+        advised=_advised(stored, store),
+        config=[measured.layer() if measured else {}, *settings.layers(names_of(stored, store))],
     )
+
+
+def tuned_for(stored: StoredModel, *, note: Callable[[str], None] = lambda message: None) -> Tuned | None:
+    """Return what was tuned for a model on this machine with this build; a file that is damaged is as good as none."""
+    try:
+        entries = tuned.load(tuned.default_path())
+        return tuned.find(entries, identity_of(stored), _place) if entries else None
+    except OwmError as error:
+        note(str(error))
+    except OSError:  # the model is gone, which is for others to say
+        pass
+    return None
+
+
+def _place() -> tuple[str, str]:
+    from owm.hardware.machine import this_machine
+
+    machine = this_machine()
+    return machine.fingerprint, machine.build
+
+
+def identity_of(stored: StoredModel) -> str:
+    """Say which bytes a model is: by their sha256, or where they lie, for a file that owm has not stored."""
+    if stored.manifest is None:
+        facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in stored.files]
+        return f"{os.path.realpath(stored.path)} {hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}"
+    digests = [record.sha256 for record in stored.manifest.files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def tuning_of(values: Mapping[str, Any]) -> "Tuning":
+    """Return how to compute, from the values of settings by name.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
+    from owm.engine.tuning import Tuning
+
+    found = {field: values.get(name) for name, field in _TUNED.items()}
+    if found["flash_attention"] is not None:
+        found["flash_attention"] = found["flash_attention"] == "on"
+    return Tuning(**found)
+
+
+def settings_of(tuning: "Tuning") -> dict[str, Any]:
+    """Return the values of settings, by name, that make a tuning; what it leaves to the default is not among them."""
+    said = tuning.said()
+    if "flash_attention" in said:
+        said["flash_attention"] = "on" if said["flash_attention"] else "off"
+    return {name: said[field] for name, field in _TUNED.items() if field in said}
+
+
+def said_tuned(settings: Mapping[str, Setting]) -> str | None:
+    """Say which settings are as they were tuned for this model and machine, None if none is."""
+    found = {name: setting.value for name, setting in settings.items() if setting.origin == tuned.ORIGIN}
+    if not found:
+        return None
+    values = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in found.items())
+    return f"tuned for this model and machine: {values}"
 
 
 def names_of(stored: StoredModel, store: Store, *, with_quant: bool = True) -> list[str]:

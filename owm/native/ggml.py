@@ -50,3 +50,31 @@ def devices() -> list[Device]:
             )
         )
     return found
+
+
+def backends() -> list[str]:
+    """Return the names of the backends of this build besides the CPU's own: `CUDA`, `Metal`, `BLAS`."""
+    from owm.native.binding import ggml as lib
+
+    lib.ggml_backend_reg_count.restype = ctypes.c_size_t
+    lib.ggml_backend_reg_get.restype = ctypes.c_void_p
+    lib.ggml_backend_reg_get.argtypes = [ctypes.c_size_t]
+    lib.ggml_backend_reg_name.restype = ctypes.c_char_p
+    lib.ggml_backend_reg_name.argtypes = [ctypes.c_void_p]
+    names = [
+        lib.ggml_backend_reg_name(lib.ggml_backend_reg_get(index)).decode()
+        for index in range(lib.ggml_backend_reg_count())
+    ]
+    return [name for name in names if name != "CPU"]
+
+
+def commit() -> str:
+    """Return the commit of the sources of this build, empty if it does not say."""
+    from owm.native.binding import ggml as lib
+
+    try:
+        function = lib.ggml_commit
+    except AttributeError:
+        return ""
+    function.restype = ctypes.c_char_p
+    return str((function() or b"").decode("utf-8", "replace")).removesuffix("-dirty")

@@ -205,6 +205,26 @@ class Model:
         token = {"bos": c.llama_vocab_bos, "eos": c.llama_vocab_eos}[which](self.vocab)
         return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
+    @property
+    def description(self) -> str:
+        """What llama.cpp calls the model: `llama 256M Q4_1`."""
+        self._check_open()
+        buffer = ctypes.create_string_buffer(128)
+        c.llama_model_desc(self.pointer, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its tensors."""
+        self._check_open()
+        return int(c.llama_model_size(self.pointer))
+
+    @property
+    def n_params(self) -> int:
+        """Values in all its tensors."""
+        self._check_open()
+        return int(c.llama_model_n_params(self.pointer))
+
     def chat_template(self) -> str | None:
         """Return the chat template in the file, None if it has none."""
         self._check_open()
@@ -224,6 +244,15 @@ POOLINGS = {
 }
 
 
+def _cache_type(name: str) -> int:
+    from owm.native.quants import type_ids
+
+    try:
+        return type_ids()[name.upper()]
+    except KeyError:
+        raise EngineError(f"llama.cpp has no type {name}") from None
+
+
 class Context:
     """A KV cache over a model, for `n_sequences` at once."""
 
@@ -240,17 +269,20 @@ class Context:
         kv_unified: bool = False,
         observer: "Observer | None" = None,
         pooling: int | None = None,
-        flash_attention: bool = True,
+        flash_attention: bool | None = None,
+        type_k: str | None = None,
+        type_v: str | None = None,
     ) -> None:
         """Allocate a context; `n_ctx` counts tokens over all sequences. An observer sees what its decodes multiply.
 
         Args:
             pooling: a number of `POOLINGS`: make embeddings instead of logits.
-            flash_attention: compute attention in little memory, and partly in 16 bits, where llama.cpp can.
+            flash_attention: compute attention in little memory, and partly in 16 bits; None where llama.cpp can.
+            type_k, type_v: names of ggml's types for the KV cache, f16 by default.
             kv_unified: one cache for all sequences, so that tokens which several of them share are kept once.
 
         Raises:
-            EngineError: llama.cpp refuses, most often for want of memory.
+            EngineError: llama.cpp refuses, most often for want of memory, or has no such type.
         """
         model._check_open()
         forget_complaints()
@@ -273,17 +305,24 @@ class Context:
         if pooling is not None:
             params.embeddings = True
             params.pooling_type = pooling
-        if not flash_attention:
-            params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if flash_attention is not None:
+            on, off = c.LLAMA_FLASH_ATTN_TYPE_ENABLED, c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            params.flash_attn_type = on if flash_attention else off
+        if type_k is not None:
+            params.type_k = _cache_type(type_k)
+        if type_v is not None:
+            params.type_v = _cache_type(type_v)
         self.cache_settings = {name: float(getattr(params, name)) for name in _CACHE_SETTINGS}
         self._observer = observer
         if observer is not None:
             params.cb_eval = ctypes.cast(observer.callback, c.ggml_backend_sched_eval_callback)
         self.pointer = c.llama_init_from_model(model.pointer, params)
         if not self.pointer:
+            reason = complaint()
+            is_of_type = "cache type" in reason or "V cache" in reason
             raise EngineError(
-                f"llama.cpp cannot make a context of {n_ctx} tokens: {complaint()}",
-                hint="a smaller `--ctx-size` needs less memory",
+                f"llama.cpp cannot make a context of {n_ctx} tokens: {reason}",
+                hint="take the cache in f16" if is_of_type else "a smaller `--ctx-size` needs less memory",
             )
         if model.adapters is not None:
             model.adapters.set_on(self.pointer)
@@ -317,6 +356,10 @@ class Context:
         if status in (0, 1, 2):
             return status
         raise EngineError(f"llama.cpp failed to decode ({status}): {complaint()}")
+
+    def synchronize(self) -> None:
+        """Wait until what was decoded is there; on the CPU it is when `decode` returns."""
+        c.llama_synchronize(self.pointer)
 
     def logits(self, index: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
         """Return a view of the logits (n_vocab f32) of the batch's token `index`, valid until the next decode."""

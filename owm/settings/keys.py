@@ -9,6 +9,8 @@ from owm.errors import UsageError
 
 MAX_SEED = 0xFFFFFFFE  # llama.cpp takes the one above for "draw a seed"
 MAX_THREADS = 512  # a test holds it equal to the one in owm.hardware.probe
+# Of the KV cache; a test holds them equal to those in owm.engine.tuning.
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 Value = int | float | str
 
@@ -80,6 +82,12 @@ KEYS: dict[str, Key] = {
     "max_tokens": Key(int, "most tokens in the answer", 1, unset="to its own end, or the context's"),
     "threads": Key(int, "CPU threads", 1, MAX_THREADS, unset="performance cores"),
     "gpu_layers": Key(int, "layers on the GPU, -1 is all", -1, unset="as many as fit"),
+    "batch_size": Key(int, "tokens in one call of llama.cpp at most", 1, 1 << 20, unset="2048"),
+    "ubatch_size": Key(int, "tokens computed at once at most", 1, 1 << 20, unset="512"),
+    "flash_attn": Key(str, "attention in little memory", choices=("on", "off"), unset="as llama.cpp decides"),
+    "cache_type_k": Key(str, "type of the KV cache's keys", choices=CACHE_TYPES, unset="f16"),
+    "cache_type_v": Key(str, "type of the KV cache's values", choices=CACHE_TYPES, unset="f16"),
+    "parallel": Key(int, "rows that a batch answers at a time", 1, 256, unset="measured"),
     "system": Key(str, "system prompt", unset="none"),
     "think": Key(
         str,
@@ -88,7 +96,18 @@ KEYS: dict[str, Key] = {
         unset="shown on a terminal only",
     ),
     "effort": Key(str, "how hard a thinking model thinks", choices=("low", "medium", "high"), unset="the model's own"),
+    "overflow": Key(
+        str,
+        "what a chat does when its context is full",
+        choices=("ask", "compact", "drop", "error"),
+        unset="ask",
+    ),
 }
+
+# What depends on the machine and not on what is asked: `owm bench --tune` may choose these.
+HARDWARE_KEYS = (
+    "threads", "gpu_layers", "batch_size", "ubatch_size", "flash_attn", "cache_type_k", "cache_type_v", "parallel",
+)  # fmt: skip
 
 
 def find(name: str) -> str:

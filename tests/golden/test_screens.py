@@ -15,6 +15,7 @@ from support.tiny_checkpoint import write_tiny_checkpoint
 SCREENS = {
     "help": ["--help"],
     "run-help": ["run", "--help"],
+    "chat-help": ["chat", "--help"],
     "convert-help": ["convert", "--help"],
     "convert-dry-run": ["convert", "tiny", "--dry-run"],
     "quantize-help": ["quantize", "--help"],

@@ -7,7 +7,7 @@ import pyte
 from pyte.screens import Char, HistoryScreen
 
 from owm.cli.look import Look
-from owm.cli.markdown import MarkdownStream
+from owm.cli.markdown.stream import MarkdownStream
 
 
 class Window:

@@ -126,4 +126,9 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_rates() -> None:
-    assert [format_rate(rate) for rate in (0, 151.34, 0.05)] == ["0.0 t/s", "151.3 t/s", "0.1 t/s"]
+    assert [format_rate(rate) for rate in (0, 151.34, 0.05, 12317.6)] == [
+        "0.0 t/s",
+        "151.3 t/s",
+        "0.1 t/s",
+        "12,318 t/s",
+    ]

@@ -238,6 +238,39 @@ def _host() -> str:
     return urlsplit(constants.ENDPOINT).netloc.rpartition("@")[2]
 
 
+def is_offline() -> bool:
+    """Tell whether the library is told to leave the network alone (`HF_HUB_OFFLINE`)."""
+    _library()
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def ask_whether_there(seconds: float) -> str:
+    """Send the Hub one HEAD request; return its host and how it answered.
+
+    Raises:
+        SourceUnreachable: it did not answer, or the library is offline.
+        UsageError: the settings of the library cannot be used.
+    """
+    library = _library()
+    import httpx2
+    from huggingface_hub import constants, errors
+
+    def ask() -> str:
+        try:
+            answer = library.get_session().head(constants.ENDPOINT, timeout=seconds)
+        except errors.OfflineModeIsEnabled as error:
+            raise SourceUnreachable("offline mode is on, the Hub is not asked") from error
+        except httpx2.TimeoutException as error:
+            raise SourceUnreachable(f"{_host()} did not answer in {seconds:g} s") from error
+        except httpx2.HTTPError as error:
+            raise SourceUnreachable(f"{_host()} cannot be reached: {str(error) or type(error).__name__}") from error
+        return f"{_host()} answered HTTP {answer.status_code}"
+
+    return _within(2 * seconds, ask, f"{_host()} did not answer in {2 * seconds:g} s")
+
+
 def _within(seconds: float, call: Callable[[], T], message: str) -> T:
     """Run a call that may hang where no timeout reaches (name lookup); give it up after `seconds`."""
     answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()

@@ -9,9 +9,12 @@ import pytest
 from owm.batch import width
 from owm.batch.width import Width, measure_width
 from owm.engine.model import Model
+from owm.engine.tuning import Tuning
 from support.tiny_gguf import write_tiny_gguf
 from support.tiny_recurrent import write_tiny_mamba
 from support.tiny_sliding import write_tiny_falcon_h1, write_tiny_gemma3
+
+ONE_THREAD = Tuning(n_threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
 
 @pytest.mark.parametrize(("most", "tried"), [(1, []), (2, [1, 2]), (5, [1, 2, 4, 5]), (8, [1, 2, 4, 8])])
 def test_widths_are_tried_up_to_the_most_there_can_be(model: Model, most: int, tried: list[int]) -> None:
-    found = measure_width(model, [5], most=most, n_threads=1)
+    found = measure_width(model, [5], most=most, tuning=ONE_THREAD)
     assert [*found.rates] == tried
     assert found.n in (tried or [1])
     assert all(rate > 0 for rate in found.rates.values())
@@ -46,7 +49,7 @@ def test_the_smallest_width_near_the_best_rate_is_taken(
     model: Model, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], expected: int
 ) -> None:
     _with_rates(monkeypatch, seconds)
-    assert measure_width(model, [5, 6], most=4, n_threads=1).n == expected
+    assert measure_width(model, [5, 6], most=4, tuning=ONE_THREAD).n == expected
 
 
 def test_what_would_take_too_long_is_not_tried(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +62,7 @@ def test_what_would_take_too_long_is_not_tried(model: Model, monkeypatch: pytest
     monkeypatch.setattr(width, "_decode", slow)
     monkeypatch.setattr(width, "SECONDS", 0.4)
     began = time.monotonic()
-    found = measure_width(model, [5], most=128, n_threads=1)
+    found = measure_width(model, [5], most=128, tuning=ONE_THREAD)
     assert 1 <= len(found.rates) < 6, "that is what there was time for"
     assert time.monotonic() - began < 5
 
@@ -67,7 +70,7 @@ def test_what_would_take_too_long_is_not_tried(model: Model, monkeypatch: pytest
 @pytest.mark.parametrize("write", [write_tiny_gemma3, write_tiny_falcon_h1, write_tiny_mamba])
 def test_models_that_forget_are_measured_too(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     with Model([write(tmp_path / "m.gguf")]) as model:
-        assert [*measure_width(model, [5, 6, 7], most=4, n_threads=1).rates] == [1, 2, 4]
+        assert [*measure_width(model, [5, 6, 7], most=4, tuning=ONE_THREAD).rates] == [1, 2, 4]
 
 
 def test_it_says_what_was_measured() -> None:

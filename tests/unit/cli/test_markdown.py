@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from owm.cli.look import Look, look_of_terminal
-from owm.cli.markdown import REST, MarkdownStream, markdown_lines
+from owm.cli.markdown.stream import REST, MarkdownStream, markdown_lines
 from support.window import Window
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "screens"

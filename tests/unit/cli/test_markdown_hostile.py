@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from owm.cli.look import Look
-from owm.cli.markdown import MarkdownStream, markdown_lines
+from owm.cli.markdown.stream import MarkdownStream, markdown_lines
 from support.window import Window
 
 SECONDS = 5.0  # generous: a quadratic step takes minutes

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from owm.cli.markdown_blocks import (
+from owm.cli.markdown.blocks import (
     Block,
     CodeEnd,
     CodeLine,
@@ -20,7 +20,7 @@ from owm.cli.markdown_blocks import (
     TableRow,
     TableStart,
 )
-from owm.cli.markdown_reader import BlockReader, split_row
+from owm.cli.markdown.reader import BlockReader, split_row
 
 INDENTS = st.sampled_from(["", "", "", "", " ", "  ", "   ", "    ", "      "])
 MARKERS = st.sampled_from(["", "", "", "- ", "* ", "1. ", "2. ", "10) ", "> ", ">", "-", "- - ", "> - ", "-     "])

@@ -274,7 +274,7 @@ def test_snapshots_of_other_settings_are_not_loaded(model: Model, tmp_path: Path
     for other in others:
         with talk(model, other) as one:
             assert one.dialogue.prepare([*first, *first]) == 0
-    with model.scheduler(N_CTX, flash_attention=False, retains=True) as scheduler:
+    with model.scheduler(N_CTX, is_exact=True, retains=True) as scheduler:
         assert Dialogue(model, scheduler, keeping(tmp_path)).prepare([*first, *first]) == 0
     with talk(model, keeping(tmp_path)) as one:
         assert one.dialogue.prepare([*first, *first]) == 60

@@ -17,6 +17,7 @@ from owm.engine.model import Model, Prompt
 from owm.engine.request import Request
 from owm.engine.sampling import Sampling
 from owm.engine.tokenized import TokenizedText
+from owm.engine.tuning import Tuning
 from owm.errors import NotEnoughMemory, PromptTooLong, UsageError
 from owm.events import Advanced, Event, Finished, Started
 from owm.hardware.probe import Memory
@@ -48,7 +49,7 @@ def executed(model: Model, plan: Plan, events: list[Event] | None = None, **opti
         plan,
         request=request,
         render=model.chat_prompt,
-        n_threads=1,
+        tuning=Tuning(n_threads=1),
         sink=(events if events is not None else []).append,
         **{"max_tokens": 40, "asked_ctx": None, **options},
     )

@@ -328,12 +328,12 @@ def _beside_a_dead_end(model: Model, n_allowed: int) -> list[Request]:
 def test_a_request_that_fails_does_not_take_others_with_it(model: Model, n_allowed: int) -> None:
     """It may fail before it has read anything, with its first token, or amid its answer."""
     requests = _beside_a_dead_end(model, n_allowed)
-    with model.scheduler(128, n_threads=1, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_threads=1, is_exact=True) as scheduler:
         ids = [scheduler.submit(request) for request in requests[1:]]
         alone = _run(scheduler)
         expected = [_tokens(alone[request_id]) for request_id in ids]
     with model.scheduler(
-        128, n_sequences=3, n_holders=1, n_threads=1, flash_attention=False, isolates_failures=True
+        128, n_sequences=3, n_holders=1, n_threads=1, is_exact=True, isolates_failures=True
     ) as scheduler:
         failing, *ids = [scheduler.submit(request) for request in requests]
         chunks = _run(scheduler)
@@ -387,11 +387,11 @@ def _answers(generation: Generation) -> dict[int, list[int | None]]:
 def test_requests_are_fed_while_others_run(model: Model) -> None:
     prompts = [[*model.tokenize("the tin on a "), 40 + i] for i in range(9)]
     requests = [Request(prompt, GREEDY, max_tokens=2 + i % 4) for i, prompt in enumerate(prompts)]
-    with model.scheduler(128, n_threads=1, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_threads=1, is_exact=True) as scheduler:
         ids = [scheduler.submit(request) for request in requests]
         alone = _run(scheduler)
         expected = [_tokens(alone[request_id]) for request_id in ids]
-    with model.scheduler(128, n_sequences=3, n_threads=1, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_sequences=3, n_threads=1, is_exact=True) as scheduler:
         left, n_running = list(requests), []
 
         def feed() -> list[Chunk] | None:

@@ -114,7 +114,7 @@ def with_logprobs(done: Counted, ids: Sequence[int]) -> list[Answer]:
 def answered(each_model: Model) -> tuple[list[Request], list[Answer], int]:
     """Requests, what each is answered when nothing else runs, and how many tokens that takes."""
     requests = [replace(request, n_logprobs=5) for request in related(each_model, 16)]
-    with each_model.scheduler(192, n_threads=1, flash_attention=False) as scheduler:
+    with each_model.scheduler(192, n_threads=1, is_exact=True) as scheduler:
         ids = submit(scheduler, requests)
         done = work(scheduler)
     answers = with_logprobs(done, ids)
@@ -132,9 +132,7 @@ def test_answers_are_the_same_with_and_without_sharing(
     plan = plan_prefixes(prompts)
     assert {len(lengths) for lengths in plan.splits} == {0, 2, 3}
     for n_holders, its_plan in ((0, NONE), (3, plan), (0, plan))[width == 1 :]:
-        with each_model.scheduler(
-            192, n_sequences=width, n_holders=n_holders, n_threads=1, flash_attention=False
-        ) as scheduler:
+        with each_model.scheduler(192, n_sequences=width, n_holders=n_holders, n_threads=1, is_exact=True) as scheduler:
             ids = submit(scheduler, requests, its_plan)
             done = work(scheduler)
         _check_agree(with_logprobs(done, ids), expected)
@@ -172,12 +170,12 @@ def _saved(prompts: Sequence[Sequence[int]], plan: PrefixPlan) -> int:
 def test_a_split_too_many_changes_nothing(each_model: Model) -> None:
     """Beginnings that nobody else has, one token apart, at the end of the prompt."""
     requests = related(each_model, 6)
-    with each_model.scheduler(192, n_sequences=3, n_threads=1, flash_attention=False) as scheduler:
+    with each_model.scheduler(192, n_sequences=3, n_threads=1, is_exact=True) as scheduler:
         ids = submit(scheduler, requests)
         done = work(scheduler)
         expected = [done.tokens(request_id) for request_id in ids]
     splits = tuple((1, 2, 3, len(each.prompt) - 1) if len(each.prompt) > 4 else () for each in requests)
-    with each_model.scheduler(192, n_sequences=3, n_holders=1, n_threads=1, flash_attention=False) as scheduler:
+    with each_model.scheduler(192, n_sequences=3, n_holders=1, n_threads=1, is_exact=True) as scheduler:
         ids = submit(scheduler, requests, PrefixPlan(splits, tuple(range(len(requests)))))
         done = work(scheduler)
     assert [done.tokens(request_id) for request_id in ids] == expected
@@ -189,7 +187,7 @@ def test_a_prompt_of_which_everything_is_shared_is_answered_all_the_same(model: 
     n = len(prompt)
     requests = [Request(prompt, GREEDY, max_tokens=4, splits=splits) for splits in [(n,), (0, n), (9, 9), (n + 5, 9)]]
     longer = Request([*prompt, 5], GREEDY, max_tokens=4, splits=(n,))
-    with model.scheduler(128, n_sequences=3, n_holders=1, n_threads=1, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_sequences=3, n_holders=1, n_threads=1, is_exact=True) as scheduler:
         ids = [scheduler.submit(request) for request in (longer, *requests, longer)]
         done = work(scheduler)
         later = scheduler.submit(requests[0])
@@ -219,7 +217,7 @@ def _with_rest(prompt: list[int], rest: int, **options: object) -> Request:
 def test_a_prefix_is_kept_for_requests_that_come_later(each_model: Model) -> None:
     prompt = each_model.tokenize("the tin on a ") * 4
     n = len(prompt)
-    with each_model.scheduler(128, n_holders=1, n_threads=1, flash_attention=False) as scheduler:
+    with each_model.scheduler(128, n_holders=1, n_threads=1, is_exact=True) as scheduler:
         answers, sizes = [], []
         for rest in (5, 9, 5, 40):
             request_id = scheduler.submit(_with_rest(prompt, rest))
@@ -288,11 +286,11 @@ def test_nested_prefixes_have_readers_in_turn(model: Model) -> None:
     prompts = [trunk + left + [5], trunk + right + [6], trunk + left + [7], trunk + right + [8, 8], [*trunk, 9]]
     plan = PrefixPlan(((32, 64), (32, 64), (32, 64), (32, 64), (32,)), tuple(range(5)))
     requests = [Request(prompt, GREEDY, max_tokens=6) for prompt in prompts]
-    with model.scheduler(128, n_threads=1, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_threads=1, is_exact=True) as scheduler:
         ids = submit(scheduler, requests)
         done = work(scheduler)
         expected = [done.tokens(request_id) for request_id in ids]
-    with model.scheduler(128, n_sequences=5, n_threads=1, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_sequences=5, n_threads=1, is_exact=True) as scheduler:
         ids = submit(scheduler, requests, plan)
         done = work(scheduler)
     # The trunk; both branches, and the end of the last prompt; what is left of the others, one of which answers.
@@ -306,12 +304,10 @@ def test_a_reader_that_gives_its_prefix_may_itself_go_on_from_another(each_model
     prompts = [[*trunk, *rest, 5], [*trunk, *rest, 6], [*trunk, *rest, 7], [*trunk, 8, 8]]
     splits = ((64,), (40, 64), (40, 64), (40,))
     requests = [Request(prompt, GREEDY, max_tokens=6, n_logprobs=5) for prompt in prompts]
-    with each_model.scheduler(128, n_threads=1, flash_attention=False) as scheduler:
+    with each_model.scheduler(128, n_threads=1, is_exact=True) as scheduler:
         ids = submit(scheduler, requests)
         expected = with_logprobs(work(scheduler), ids)
-    with each_model.scheduler(
-        128, n_sequences=4, n_holders=1, n_threads=1, piece=32, flash_attention=False
-    ) as scheduler:
+    with each_model.scheduler(128, n_sequences=4, n_holders=1, n_threads=1, piece=32, is_exact=True) as scheduler:
         ids = submit(scheduler, requests[:1], PrefixPlan(splits, (0,)))
         scheduler.step()
         ids += submit(scheduler, requests[1:], PrefixPlan(splits[1:], (0, 1, 2)))
@@ -343,7 +339,7 @@ def test_when_a_reader_leaves_one_of_those_that_wait_goes_on(model: Model, has_b
 def test_when_one_that_waits_leaves_the_others_still_get_the_prefix(model: Model) -> None:
     """And the next in its sequence does not."""
     other = Request(LONG[50:], GREEDY, max_tokens=8)
-    with model.scheduler(128, n_sequences=3, n_threads=1, piece=32, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_sequences=3, n_threads=1, piece=32, is_exact=True) as scheduler:
         alone = scheduler.submit(other)
         expected = work(scheduler).tokens(alone)
         ids = [scheduler.submit(_with_rest(LONG, rest)) for rest in (7, 8, 9)]
@@ -359,11 +355,11 @@ def test_when_one_that_waits_leaves_the_others_still_get_the_prefix(model: Model
 
 def test_a_reader_that_leaves_amid_nested_prefixes_leaves_no_one_behind(model: Model) -> None:
     requests = [replace(_with_rest(LONG, rest), splits=(32, 100)) for rest in (7, 8, 9)]
-    with model.scheduler(128, n_threads=1, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_threads=1, is_exact=True) as scheduler:
         plain = submit(scheduler, requests)
         done = work(scheduler)
         expected = [done.tokens(request_id) for request_id in plain]
-    with model.scheduler(128, n_sequences=4, n_threads=1, piece=32, flash_attention=False) as scheduler:
+    with model.scheduler(128, n_sequences=4, n_threads=1, piece=32, is_exact=True) as scheduler:
         ids = [scheduler.submit(request) for request in requests]
         scheduler.step()
         scheduler.step()
@@ -428,11 +424,11 @@ def test_in_pieces_answers_do_not_depend_on_what_went_before_by_a_single_bit(eac
 def test_sequences_close_up_when_nothing_waits(each_model: Model) -> None:
     prompts = [each_model.tokenize("the tin on a ") * (1 + i % 3) + [40 + i] for i in range(6)]
     requests = [Request(prompt, GREEDY, max_tokens=4 + 30 * (i in (3, 5))) for i, prompt in enumerate(prompts)]
-    with each_model.scheduler(128, n_threads=1, flash_attention=False) as scheduler:
+    with each_model.scheduler(128, n_threads=1, is_exact=True) as scheduler:
         ids = submit(scheduler, requests)
         done = work(scheduler)
         expected = [done.tokens(request_id) for request_id in ids]
-    with each_model.scheduler(128, n_sequences=6, n_threads=1, flash_attention=False) as scheduler:
+    with each_model.scheduler(128, n_sequences=6, n_threads=1, is_exact=True) as scheduler:
         ids = submit(scheduler, requests)
         steps = [scheduler.step() for _ in range(5)]
         assert sorted(running.slot for running in scheduler._running) == [0, 1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.style import Style
 from rich.text import Text
 
-from owm.cli.markdown_blocks import Alignment
+from owm.cli.markdown.blocks import Alignment
 from owm.cli.wrapping import columns, wrapped
 
 N_FIRST_ROWS = 12  # they fix the widths; a table that has no more is drawn when it ends

@@ -7,7 +7,7 @@ tables, except that HTML is text, that references are not resolved, and that a l
 import re
 from dataclasses import dataclass, field, replace
 
-from owm.cli.markdown_blocks import (
+from owm.cli.markdown.blocks import (
     Alignment,
     Block,
     CodeEnd,

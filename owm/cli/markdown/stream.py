@@ -13,8 +13,8 @@ from rich.text import Text
 
 from owm.cli.live_part import LivePart
 from owm.cli.look import Look, look_of_terminal
-from owm.cli.markdown_lines import MarkdownLines
-from owm.cli.markdown_reader import BlockReader
+from owm.cli.markdown.lines import MarkdownLines
+from owm.cli.markdown.reader import BlockReader
 from owm.cli.terminal import visible
 
 MAX_FRAMES = 30  # a second

@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from owm.cli.look import Look
-from owm.cli.markdown_blocks import (
+from owm.cli.markdown.blocks import (
     Block,
     CodeEnd,
     CodeLine,
@@ -24,9 +24,9 @@ from owm.cli.markdown_blocks import (
     TableRow,
     TableStart,
 )
-from owm.cli.markdown_code import CodeColors
-from owm.cli.markdown_inline import FAINT, MAX_MARKED, completed, styled
-from owm.cli.markdown_table import TableRows
+from owm.cli.markdown.code import CodeColors
+from owm.cli.markdown.inline import FAINT, MAX_MARKED, completed, styled
+from owm.cli.markdown.table import TableRows
 from owm.cli.wrapping import columns, wrapped
 
 _HEADINGS = {1: Style(bold=True, underline=True), 2: Style(bold=True)}

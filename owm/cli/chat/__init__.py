@@ -1,0 +1,1 @@
+"""`owm chat`: the conversation at a terminal, or in lines."""

@@ -1,0 +1,1 @@
+"""Markdown on a terminal, drawn while it is written."""
