@@ -15,7 +15,7 @@ from typing import Any
 from owm.chat.conversation import Conversation, last_user_turn
 from owm.chat.session_file import HEADER, VERSION, Lines, SessionFile, read
 from owm.chat.turn import Turn, read_time, written_time
-from owm.errors import OwmError, UsageError
+from owm.errors import NotEnoughDisk, OwmError, StoreError, UsageError
 from owm.formats.sealed_lines import seal
 
 ID_CHARS = 8
@@ -124,6 +124,14 @@ class Session(Conversation):
         """How many changes are not on the disk, as there was no room for them."""
         return len(self._unwritten)
 
+    def flush(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            NotEnoughDisk, StoreError: it still cannot be; nothing of it is lost yet.
+        """
+        self._write()
+
     def close(self) -> None:
         """Write what could not be written before, and let others open the session; an empty one is removed.
 
@@ -138,6 +146,9 @@ class Session(Conversation):
                 writer.remove()
             else:
                 self._write()
+        except (NotEnoughDisk, StoreError) as error:
+            error.hint = "what was not written yet is lost"
+            raise
         finally:
             writer.close()
             self._writer, self._is_read_only = None, True

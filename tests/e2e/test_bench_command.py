@@ -113,7 +113,7 @@ def test_bars_are_drawn_when_they_are_asked_for(path: Path, capsys: pytest.Captu
     found = run_here(capsys, "bench", path, *FAST, "--chart")
     bars = [line for line in found.splitlines() if "█" in line]
     assert len(bars) == 2
-    assert all("█" * 40 in bar for bar in bars)  # prompts and answers have a scale each
+    assert len({bar.count("█") for bar in bars}) == 1  # prompts and answers have a scale each
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,8 @@ def test_bars_are_drawn_when_they_are_asked_for(path: Path, capsys: pytest.Captu
         (("--fail-on-regression", "5%"), "needs something to compare with"),
         (("--compare", "last", "--fail-on-regression", "much"), "takes a share such as 5%"),
         (("--budget", "10s"), "--budget is the time for `--tune`"),
+        (("--reference", "m"), "--reference is what quality is measured against"),
+        (("--plot", "plot.pdf"), "a plot ends in .svg or .png"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(
@@ -142,6 +144,109 @@ def test_what_makes_no_sense_is_refused_before_any_work(
 def test_without_a_model_it_asks_for_one(capsys: pytest.CaptureFixture[str]) -> None:
     found = run_here(capsys, "bench")
     assert (found.exit_code, found.stderr.splitlines()[0]) == (2, "error: which model is to be measured?")
+
+
+@pytest.fixture
+def short_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from owm.quality import texts
+
+    words = tmp_path / "words.txt"
+    words.write_text("the inner ton at on thread in a " * 300)
+    text = texts.read(words)
+    monkeypatch.setattr(texts, "bundled", lambda: text)
+
+
+@pytest.mark.usefixtures("short_text")
+def test_quality_stands_beside_speed_and_is_drawn(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_tiny_gguf(tmp_path / "other.gguf", seed=1)
+    args = ("bench", path, other, *FAST, "--quality", "--reference", path)
+    entries = run_here(capsys, *args, "--plot", tmp_path / "plot.svg", "--json").json
+    assert [entry["kld"] == 0 for entry in entries] == [True, True, False, False]
+    assert all(entry["perplexity"] > 1 and entry["quality_reference"] == str(path) for entry in entries)
+    assert kept() == [Record.of_members(entry) for entry in entries]
+    assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+    found = run_here(capsys, *args, "-o", "md")
+    assert found.splitlines()[0].endswith("|                KLD |      PPL |   top-1 |")
+    assert "|          reference |" in found.splitlines()[2]
+    found = run_here(capsys, *args, "-o", "table")
+    assert "top-1" in found.splitlines()[0]
+    assert f"KLD and top-1 are against {path}" in found.stderr
+
+
+@pytest.mark.usefixtures("short_text")
+def test_speeds_are_not_lost_where_quality_cannot_be_measured(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_tiny_gguf(tmp_path / "other.gguf", metadata={"tokenizer.ggml.pre": "gpt-2"})
+    found = run_here(capsys, "bench", other, *FAST, "--quality", "--reference", path, "--json")
+    assert found.exit_code == 0
+    assert [entry["perplexity"] for entry in found.json] == [None, None]
+    assert f"warning: no quality of {other}: {path} has another vocabulary" in found.stderr
+
+
+def test_after_ctrl_c_what_was_measured_is_written_and_kept_as_partial(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from owm.bench import rounds
+
+    measure, n_done = rounds._Shelf.measure, 0
+
+    def pressed(shelf: rounds._Shelf, measured: rounds.Measured) -> None:
+        nonlocal n_done
+        if n_done == 3:
+            raise KeyboardInterrupt
+        measure(shelf, measured)
+        n_done += 1
+
+    monkeypatch.setattr(rounds._Shelf, "measure", pressed)
+    found = run_here(capsys, "bench", path, *FAST, "--json")
+    assert found.exit_code == 130
+    assert [(entry["test"], len(entry["samples_ts"]), entry["is_partial"]) for entry in found.json] == [
+        ("pp8", 2, True),
+        ("tg4", 1, True),
+    ]
+    assert kept() == [Record.of_members(entry) for entry in found.json]
+    assert "interrupted: 2 results of 1 to 2 repetitions are written, and kept as partial" in found.stderr
+
+
+def test_ctrl_c_ends_a_measurement_at_once(path: Path, tmp_path: Path) -> None:
+    import signal
+    import time
+
+    args = [sys.executable, "-m", "owm", "bench", os.fspath(path), "-p", "0", "-n", "20,2000000", "-t", "1", "--json"]
+    process = subprocess.Popen(args, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "of 10 parts" not in process.stderr.readline():  # the first of them is done
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    stdout, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert process.returncode == 130, stderr
+    assert [(entry["test"], entry["is_partial"]) for entry in json.loads(stdout)] == [("tg20", True)]
+    assert "Traceback" not in stderr
+
+
+def test_a_run_that_was_interrupted_is_compared_with_last_of_all(
+    records: list[Record], path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history.append(slower(records, 1e6, "whole", "2026-01-02"))
+    history.append([replace(each, is_partial=True) for each in slower(records, 1e-6, "partial", "2026-01-03")])
+    found = run_here(capsys, "bench", path, *FAST, "--compare", "last", "--json")
+    assert {entry["verdict"] for entry in found.json} == {"slower"}
+
+
+def test_where_a_file_stays_in_memory_no_cold_time_is_made_up(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from owm.hardware import resident
+
+    monkeypatch.setattr(resident, "forget_files", lambda paths: False)
+    found = run_here(capsys, "bench", path, *FAST, "-o", "json")
+    assert [entry["load_seconds_cold"] for entry in found.json] == [None, None]
+    assert "from memory, from disk not known: the system keeps the file in memory" in found.stderr
 
 
 def slower(records: list[Record], ratio: float, run_id: str, day: str) -> list[Record]:

@@ -286,7 +286,10 @@ def test_undo_retry_edit_fork_and_switch(talker: Path) -> None:
         terminal.say("/edit 1")
         assert terminal.typed == "one"
         terminal.type(BACKSPACE * 3).wait_until(lambda: not terminal.typed)
-        assert terminal.say("and two") == "Now second."
+        assert terminal.say("and two").splitlines() == [
+            "in place of turn 1 of yours; `/branches` has what was there",
+            "Now second.",
+        ]
         assert terminal.say("/fork side").startswith("this is the branch side now")
         terminal.say("one")
         branches = terminal.say("/branches").split("\n")

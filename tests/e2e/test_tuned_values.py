@@ -1,5 +1,6 @@
 """Values that were tuned for a model: `run`, `chat` and `batch` use them and say so under `--verbose`."""
 
+import json
 import os
 import subprocess
 import sys
@@ -96,6 +97,32 @@ def test_batch_uses_them_and_their_width(
     assert {made["n_threads"] for made in contexts} == {1}
     assert {made["type_k"] for made in contexts} == {"f32"}
     assert 3 <= int(str(contexts[-1]["n_sequences"])) <= 5  # with sequences that keep beginnings
+
+
+def test_a_batch_of_few_rows_makes_a_context_for_no_more(
+    model: str, contexts: list[dict[str, object]], tmp_path: Path, capsys: Capture
+) -> None:
+    keep(model, values={"threads": 1, "parallel": 64})
+    rows = write_rows(tmp_path / "in.jsonl", prompts(3))
+    done = run_here(capsys, "batch", rows, "-m", model, "-o", tmp_path / "out.jsonl", "--max-tokens", "3")
+    assert done.exit_code == 0
+    assert 3 <= int(str(contexts[-1]["n_sequences"])) <= 5  # with sequences that keep beginnings
+
+
+def test_a_batch_notices_that_another_tuning_computes_otherwise(model: str, tmp_path: Path, capsys: Capture) -> None:
+    source, output = write_rows(tmp_path / "in.jsonl", prompts(2)), tmp_path / "out.jsonl"
+    args = ("batch", source, "-m", model, "-o", output, "--max-tokens", "3")
+    keep(model, values={"threads": 1, "ubatch_size": 8})
+    assert run_here(capsys, *args).exit_code == 0
+    settings = json.loads((tmp_path / "out.jsonl.manifest.json").read_text())["settings"]
+    assert not settings.keys() & {"cache_type_k", "cache_type_v", "flash_attn"}
+    keep(model, values={"threads": 2, "ubatch_size": 16, "cache_type_k": "f16"})
+    assert run_here(capsys, *args).exit_code == 0  # none of that changes what answers are drawn from
+    keep(model, values={"cache_type_k": "f32", "cache_type_v": "f32", "flash_attn": "off"})
+    done = run_here(capsys, *args)
+    assert done.exit_code == 2
+    for difference in ('cache_type_k was not set, now "f32"', 'cache_type_v was not set, now "f32"', "flash_attn was"):
+        assert difference in done.stderr
 
 
 def test_chat_uses_them_and_says_so(model: str) -> None:

@@ -61,7 +61,8 @@ def system(loop: ChatLoop, rest: str) -> None:
     if not rest:
         loop.front.say(session.system if session.system is not None else "(no system prompt)")
         return
-    session.set_system(None if rest.lower() == _NONE else rest)
+    with loop.changing():
+        session.set_system(None if rest.lower() == _NONE else rest)
     loop.front.note("no system prompt" if session.system is None else "it holds from the next answer on")
 
 
@@ -84,7 +85,8 @@ def change_settings(loop: ChatLoop, rest: str) -> None:
         return
     if name == "gpu_layers":
         raise UsageError("layers stay where they are while the model is open", hint="`owm chat --gpu-layers N`")
-    loop.desk.set(name, None if text == _DEFAULT else read_value(name, text))
+    with loop.changing():
+        loop.desk.set(name, None if text == _DEFAULT else read_value(name, text))
     setting = loop.desk.effective()[1][name]
     loop.front.note(f"{name} is {_shown(name, setting.value)} from the next answer on")
 

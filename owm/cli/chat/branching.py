@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+from owm.chat.conversation import last_user_turn
 from owm.cli.chat.front import count, first_words
 from owm.cli.chat.loop import ChatLoop
 from owm.cli.terminal import one_line
@@ -12,8 +13,11 @@ ALTERNATIVES = 3
 
 def undo(loop: ChatLoop, rest: str) -> None:
     """Take back the person's last turn and its answer."""
-    turn = loop.desk.session.undo()
-    n_left = sum(each.role == "user" for each in loop.desk.session.path())
+    session = loop.desk.session
+    turn = last_user_turn(session.path())
+    with loop.changing():
+        session.undo()
+    n_left = sum(each.role == "user" for each in session.path())
     left = f"{count(n_left, 'turn')} of yours left"
     loop.front.note(f"took back: {first_words(turn.words)} ({left}; `/branches` has it still)")
 
@@ -22,12 +26,15 @@ def retry(loop: ChatLoop, rest: str) -> None:
     """Answer the person's last turn again; the answer before stays, on a branch."""
     session = loop.desk.session
     head = session.head
-    asked = session.retry()
+    asked = last_user_turn(session.path())
+    with loop.changing():
+        session.retry()
     try:
         loop.answer(loop.again())
     finally:
         if session.head == asked.id != head:
-            session.move_to(head)
+            with loop.changing():
+                session.move_to(head)
             loop.front.note("the answer before stands again")
 
 
@@ -58,7 +65,9 @@ def alternatives(loop: ChatLoop, rest: str) -> None:
     n = _number(rest, "/alt", ALTERNATIVES)
     if not 2 <= n <= chat.n_drafts:
         raise UsageError(f"/alt makes 2 to {chat.n_drafts} answers: {n}")
-    session.retry()
+    last_user_turn(session.path())
+    with loop.changing():
+        session.retry()
     is_picked = False
     try:
         reply = chat.drafts(n)
@@ -77,15 +86,18 @@ def alternatives(loop: ChatLoop, rest: str) -> None:
             loop.front.note(f"it goes on from answer {key}; `/branches` has the others")
     finally:
         if not is_picked:
-            session.move_to(head)
+            with loop.changing():
+                session.move_to(head)
     if not is_picked:
         loop.front.note("none was picked; everything is as it was")
 
 
 def fork(loop: ChatLoop, rest: str) -> None:
     """Begin a branch here."""
-    name = loop.desk.session.fork(rest or None)
-    loop.front.note(f"this is the branch {name} now; `/branches` lists all of them")
+    session = loop.desk.session
+    with loop.changing():
+        session.fork(rest or None)
+    loop.front.note(f"this is the branch {session.branch} now; `/branches` lists all of them")
 
 
 def branches(loop: ChatLoop, rest: str) -> None:
@@ -104,16 +116,18 @@ def switch(loop: ChatLoop, rest: str) -> None:
     """Go to the end of a branch."""
     if not rest:
         raise UsageError("/switch needs the name or number of a branch", hint="`/branches` lists them")
-    loop.desk.session.switch(rest)
+    with loop.changing():
+        loop.desk.session.switch(rest)
     loop.front.note(f"this is the branch {loop.desk.session.branch or rest}")
     loop.front.show_past(loop.desk.session)
 
 
 def begin_anew(loop: ChatLoop, rest: str) -> None:
-    """Begin another conversation; this one is kept."""
+    """Begin another conversation; this one is kept, or nothing is done."""
     from owm.chat.session import Session
 
     desk, old = loop.desk, loop.desk.session
+    old.flush()  # what is only in memory must not go with it
     session = Session.private() if loop.sessions is None else loop.sessions.create()
     system = old.system
     if old.turns:
@@ -134,7 +148,8 @@ def title(loop: ChatLoop, rest: str) -> None:
     """Show or set the title."""
     session = loop.desk.session
     if rest:
-        session.set_title(" ".join(rest.split()))
+        with loop.changing():
+            session.set_title(" ".join(rest.split()))
         return
     about = f" ({session.id})" if session.id else ""
     loop.front.say(one_line(f"{session.title or '(no title yet)'}{about}"))

@@ -203,9 +203,11 @@ class Editor:
             return
         finally:
             self.is_elsewhere = False
-        if text is not None:
-            self._text.save_to_undo_stack()
-            self._text.document = Document(text)
+        if text is None:
+            self.note("the editor has failed, so nothing has changed")
+            return
+        self._text.save_to_undo_stack()
+        self._text.document = Document(text)
 
 
 def _terminal_input() -> "Input":

@@ -27,6 +27,8 @@ def attach_files(loop: ChatLoop, rest: str) -> None:
         loop.front.note("no files wait for the next prompt")
         return
     for path in _paths(rest):
+        if (there := Path(os.path.expanduser(path))).exists() and not (there.is_file() or there.is_dir()):
+            raise UsageError(f"{path} is no file")  # a named pipe would be waited for
         piece = material.read_file(path)
         for note in piece.notes:
             loop.front.note(note)
@@ -56,7 +58,7 @@ def save_code(loop: ChatLoop, rest: str) -> None:
     words = _paths(rest)
     if not words:
         raise UsageError("/save-code needs a file", hint="`/save-code FILE`, or `/save-code FILE N` for the Nth block")
-    if len(words) > 2 or (len(words) == 2 and not words[1].isdigit()):
+    if len(words) > 2 or (len(words) == 2 and not _is_number(words[1])):
         raise UsageError(f"/save-code takes a file and a number: {rest}", hint="a path with blanks goes in quotes")
     blocks = _blocks(loop)
     number = int(words[1]) if len(words) == 2 else 1
@@ -95,6 +97,10 @@ def export(loop: ChatLoop, rest: str) -> None:
     else:
         text = forms.as_html(session) if ending.startswith("htm") else forms.as_markdown(session)
     _write(loop, words[0], text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
 
 
 def _blocks(loop: ChatLoop) -> list[CodeBlock]:

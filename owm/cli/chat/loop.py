@@ -2,15 +2,15 @@
 
 import errno
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 from owm.cli.chat.answer import Thoughts
 from owm.cli.chat.attaching import Attached, attach
 from owm.cli.chat.commands import Call, parse, prompt_of
 from owm.cli.chat.front import Front, consume, count
-from owm.errors import NotFound, OwmError, PromptTooLong, TemplateError, UsageError
+from owm.errors import NotEnoughDisk, NotFound, OwmError, PromptTooLong, StoreError, TemplateError, UsageError
 
 if TYPE_CHECKING:
     from owm.chat.sessions import Sessions
@@ -64,7 +64,8 @@ class ChatLoop:
             try:
                 self.take(self._read())
             except (EOFError, Leave):
-                return
+                if self._may_leave():
+                    return
             except KeyboardInterrupt:
                 if not self.front.can_ask:
                     raise
@@ -72,6 +73,19 @@ class ChatLoop:
                 self.front.note("Ctrl-D or `/quit` leaves")
             except OwmError as error:
                 self.front.problem(error)
+
+    def _may_leave(self) -> bool:
+        """Tell whether to leave; where that loses what is not on the disk, the person is asked."""
+        try:
+            self.desk.session.flush()
+        except (NotEnoughDisk, StoreError) as error:
+            if not (self.front.can_ask and self.front.can_edit):
+                return True  # closing the session tells of it
+            self.front.problem(error)
+            ways = {"n": "stay: `/export FILE` writes it elsewhere", "y": "leave, and lose it"}
+            # Ctrl-D, and a terminal that has gone, leave.
+            return self.front.choose("what was said last is not on the disk; leave all the same?", ways) != "n"
+        return True
 
     def _read(self) -> str:
         stop_keeping = self.desk.keep_when_idle()
@@ -133,7 +147,9 @@ class ChatLoop:
             self._give_back(typed)
             return
         self.waiting.clear()
-        self.edited = None
+        if self.edited is not None:
+            self.front.note(f"in place of turn {self.edited} of yours; `/branches` has what was there")
+            self.edited = None
         self.answer(reply)
 
     def _ask(self, chat: "Chat", asked: Attached) -> "Reply | None":
@@ -141,7 +157,8 @@ class ChatLoop:
         session, tried = self.desk.session, set[str]()
         head = session.head
         if self.edited is not None:
-            session.edit(self.edited)
+            with self.changing():
+                session.edit(self.edited)
         reply = None
         try:
             while reply is None:
@@ -154,7 +171,8 @@ class ChatLoop:
             self._tell(error)
         finally:
             if reply is None and self.edited is not None:
-                session.move_to(head)
+                with self.changing():
+                    session.move_to(head)
         return reply
 
     def _give_back(self, typed: str) -> None:
@@ -224,12 +242,16 @@ class ChatLoop:
 
     def _make_room(self, chat: "Chat", content: str | None, error: PromptTooLong, tried: set[str]) -> bool:
         """Do what is to be done about a prompt that does not fit; return whether to try again."""
+        from owm.chat.history import answered
+
         way: str | None = self.desk.terms().overflow
         if way == "ask" and not self.front.can_ask:
             way = "error"
         if way == "error" or "drop" in tried:
             self.front.problem(error)
             return False
+        if not answered(self.desk.session.path()):
+            way = "drop"  # there is nothing to be asked about: it says by how much the turn alone is too long
         if way == "ask":
             ways = {"c": "let a summary stand for the oldest turns", "d": "leave out the oldest turns", "s": "stop"}
             if "compact" in tried:
@@ -250,8 +272,12 @@ class ChatLoop:
             except OwmError as problem:
                 self.front.problem(problem)
                 return True
-        n = chat.drop(content)
-        self.front.note(f"{count(n, 'turn')} at the beginning will not be read any more; they stay in the file")
+        n_before = len(self.desk.session.condensed()[1])
+        with self.changing():
+            chat.drop(content)
+        n = n_before - len(self.desk.session.condensed()[1])
+        left_out = f"{count(n, 'turn')} at the beginning" if n else "the summary of the oldest turns"
+        self.front.note(f"{left_out} will not be read any more; {'they stay' if n else 'all turns are'} in the file")
         return True
 
     def compact(self, content: str | None = None) -> bool:
@@ -277,6 +303,14 @@ class ChatLoop:
             f" {now:,} now; everything stays in the file"
         )
         return True
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Let a change of the session count that cannot be written yet, as on a full disk, and say so."""
+        try:
+            yield
+        except (NotEnoughDisk, StoreError) as error:
+            self.front.problem(error)
 
     def _warn_of(self, problem: OwmError | None) -> None:
         """Say what is not on the disk, but part of the conversation."""
