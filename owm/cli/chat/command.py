@@ -248,7 +248,8 @@ def ended_by_signals() -> Iterator[None]:
     def rescue(unraisable: "sys.UnraisableHookArgs") -> None:
         """Ctrl-C may come while Python runs something from which nothing can be raised: then it comes once more."""
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            threading.Timer(0.01, signal.raise_signal, (signal.SIGINT,)).start()
+            main = threading.main_thread().ident
+            threading.Timer(0.01, signal.pthread_kill, (main, signal.SIGINT)).start()
         else:
             hook(unraisable)
 
