@@ -63,14 +63,10 @@ COMMANDS = {
         "List, show, search, export and remove kept conversations; without a subcommand, list them.",
     ),
     "prompts": Command("prompts", "Keep prompts under names; without a subcommand, list them."),
-    "bench": Command(
-        "bench", "Measure how fast models run here, with the settings that `owm run` would use.", is_hidden=True
-    ),
-    "tune": Command("tune", "List or forget what models were tuned to; without a subcommand, list it.", is_hidden=True),
+    "bench": Command("bench", "Measure how fast models run here, with the settings that `owm run` would use."),
+    "tune": Command("tune", "List or forget what models were tuned to; without a subcommand, list it."),
     "doctor": Command(
-        "doctor",
-        "Show what this machine can do, what owm does with it, and what would mend what is amiss.",
-        is_hidden=True,
+        "doctor", "Show what this machine can do, what owm does with it, and what would mend what is amiss."
     ),
     "logs": Command("logs", "Log answers on this machine; without a subcommand, show the last ones."),
     "cache": Command("cache", "Show or remove what is kept to go on with conversations at once."),

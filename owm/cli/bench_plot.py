@@ -12,8 +12,9 @@ from owm.cli.plotting import LOG_RATIO, drawing
 if TYPE_CHECKING:
     from owm.bench.record import Record
 
-_AREAS = (30.0, 260.0)  # of marks in points², from the slowest to the fastest
+_AREAS = (20.0, 160.0)  # of marks in points², from the slowest to the fastest
 _INK, _MARK = "#333333", "#0b6e99"
+_FILLED, _OPEN = "#0b6e9999", "#ffffff00"
 _BELOW = 3.0  # times: so far below the least divergence stands the reference on a logarithmic axis
 
 
@@ -46,19 +47,21 @@ def draw(records: "Sequence[Record]", path: Path) -> int:
     points, x_title, y_title, note = points_of(records)
     most = max(point.size_bytes for point in points)
     unit, factor = ("GiB", 1 << 30) if most >= 1 << 30 else ("MiB", 1 << 20)
-    with drawing(path, reach=10.0) as (axes, name_marks):
+    with drawing(path, reach=8.0) as (axes, name_marks):
         heights = _heights(axes, points)
         sizes = [point.size_bytes / factor for point in points]
-        margins = [
-            point.margin if not point.is_reference and height - point.margin > 0 else 0.0
-            for point, height in zip(points, heights, strict=True)
+        known = [
+            (size, height, point.margin)
+            for point, size, height in zip(points, sizes, heights, strict=True)
+            if 0 < point.margin < height
         ]
-        if any(margins):
-            axes.errorbar(sizes, heights, yerr=margins, fmt="none", ecolor=_INK, elinewidth=0.8, capsize=3)
+        if known:
+            xs, ys, margins = zip(*known, strict=True)
+            axes.errorbar(xs, ys, yerr=margins, fmt="none", ecolor=_INK, elinewidth=0.8, capsize=3, zorder=4)
         # Open marks are references: shape carries the meaning, not colour alone.
         axes.scatter(
-            sizes, heights, s=_areas(points), facecolors=["none" if point.is_reference else _MARK for point in points],
-            edgecolors=_MARK, linewidths=1.4, alpha=0.85, zorder=3,
+            sizes, heights, s=_areas(points), facecolors=[_OPEN if point.is_reference else _FILLED for point in points],
+            edgecolors=_MARK, linewidths=1.4, zorder=3,
         )  # fmt: skip
         axes.set_xlabel(f"{x_title} in {unit}{note}", color=_INK)
         axes.set_ylabel(y_title, color=_INK)

@@ -110,10 +110,12 @@ def _name(axes: Any, renderer: Any, marks: Sequence[Mark], reach_points: float) 
         best: tuple[float, Any] | None = None  # how much it covers, and the text
         for dx, dy, side in (*_SPOTS, *_far_spots()):
             is_far = abs(dy) > _NEAR
+            end = (0.0 if side == "left" else 1.0, 0.5)  # of the text, where the line to it ends
             text = axes.annotate(
                 one_line(name), (x, y), (dx, dy), textcoords="offset points", ha=side, va="center", fontsize=9,
                 color=_INK, parse_math=False,
-                arrowprops={"arrowstyle": "-", "color": _INK, "linewidth": 0.5, "alpha": 0.6} if is_far else None,
+                arrowprops={"arrowstyle": "-", "color": _INK, "linewidth": 0.5, "alpha": 0.6, "relpos": end}
+                if is_far else None,
             )  # fmt: skip
             box = Bbox(text.get_window_extent(renderer)) if not is_far else _text_box(text, renderer)
             covered = sum(_common(box, other) for other in (*taken, *around)) + _outside(box, room)

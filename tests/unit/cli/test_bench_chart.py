@@ -19,7 +19,9 @@ ONE = Record.of_members(json.loads(THEIRS.read_text())[0])
 
 
 def result(model: str, rate: float, *, is_answer: bool = True, **changes: Any) -> Record:
-    work = {"n_prompt": 0, "n_gen": 128, "test": "tg128"} if is_answer else {"n_prompt": 512, "test": "pp512"}
+    work: dict[str, Any] = (
+        {"n_prompt": 0, "n_gen": 128, "test": "tg128"} if is_answer else {"n_prompt": 512, "test": "pp512"}
+    )
     return replace(ONE, model=model, avg_ts=rate, samples_ts=(rate,), **work, **changes)
 
 
@@ -93,7 +95,12 @@ def texts(path: Path) -> list[str]:
 def test_names_do_not_cover_each_other(n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
     name = plotting._name
-    monkeypatch.setattr(plotting, "_name", lambda *args: found.extend(name(*args)) or found)
+
+    def noting(*args: Any) -> list[Any]:
+        found.extend(name(*args))
+        return found
+
+    monkeypatch.setattr(plotting, "_name", noting)
     bench_plot.draw(graded(n), tmp_path / "plot.svg")
     assert len(found) == n
     for i, one in enumerate(found):
