@@ -175,19 +175,33 @@ def measure(
     cases = list(origins)
     build, machine, run_id = build_of(), this_machine().record(), secrets.token_hex(6)
     limits = _limits(planned, sink)
-    found: list[Record] = []
+    results: list[Measured] = []
     grades: dict[str, Grade] = {}
     is_stopped = False
+
+    def recorded() -> list[Record]:
+        return [
+            record_of(
+                each,
+                build,
+                Limits() if _is_on_gpu(each) else limits,
+                settings=origins[each.case],
+                machine=machine,
+                run_id=run_id,
+            )
+            for each in results
+        ]
+
     try:
         for measured in measure_cases(cases, repetitions=repetitions, has_warmup=has_warmup, log=log, sink=sink):
-            limit = Limits() if _is_on_gpu(measured) else limits
-            settings = origins[measured.case]
-            found.append(record_of(measured, build, limit, settings=settings, machine=machine, run_id=run_id))
+            results.append(measured)  # noqa: PERF402 - what is there stays there if it is interrupted
+        if any(max(record.bandwidth_share or 0, record.flops_share or 0) > 1 for record in recorded()):
+            limits = _limits(planned, sink, is_fresh=True)  # what is known was measured at a busy moment
         if has_quality:
             grades.update(_grades(planned, reference, sink))
     except KeyboardInterrupt:
         is_stopped = True
-    found = [_graded(replace(record, is_partial=is_stopped), grades.get(record.model)) for record in found]
+    found = [_graded(replace(record, is_partial=is_stopped), grades.get(record.model)) for record in recorded()]
     if keeps and found:
         try:
             history.append(found)
@@ -246,7 +260,7 @@ def build_of() -> Build:
     )
 
 
-def _limits(planned: Sequence[Planned], sink: Sink) -> Limits:
+def _limits(planned: Sequence[Planned], sink: Sink, *, is_fresh: bool = False) -> Limits:
     """Return what this machine can do at most; it is measured once in a while, which takes a second."""
     from owm.bench.cost import cost_of
     from owm.formats import gguf
@@ -258,7 +272,7 @@ def _limits(planned: Sequence[Planned], sink: Sink) -> Limits:
     try:
         names = [cost_of([gguf.read_header(path) for path in subject.files]).type_name for subject in subjects]
         known = [name.lower() for name in dict.fromkeys(names) if name.lower() in TYPES]
-        found = rates(this_machine(), known)
+        found = rates(this_machine(), known, is_fresh=is_fresh)
     except OwmError as error:
         sink(Warned(STAGE, f"what this machine can do at most is not known: {error}"))
         return Limits()
