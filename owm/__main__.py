@@ -28,6 +28,7 @@ def main() -> None:
         from owm.cli.app import main as run
 
         code = run(sys.argv[1:])
+        _let_go_of_stderr()
         gc.freeze()  # the end of the process need not look for garbage among all that was loaded
         sys.exit(code)
     except BrokenPipeError:
@@ -35,6 +36,14 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(f"error: cannot write to stdout: {error.strerror}\n")
         os._exit(1)
+
+
+def _let_go_of_stderr() -> None:
+    """Drop what stderr would not take (a full disk, a reader that left): Python would end with a code of its own."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _open_missing_streams() -> None:

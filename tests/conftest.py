@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from owm.library import inspect_file
+from owm.library.keeping import inspect_file
 from owm.paths import hub_cache, owm_home
 from owm.store import pull, refs
 from owm.store.local import Store

@@ -1,11 +1,15 @@
 """Two sets of results against each other: the ratio of rates, its interval, and what that says.
 
 Samples of one run are not independent witnesses: from run to run the machine is another one (what else it does, how
-hot it is, where memory lies), and that moves all samples of a run together. So a run is one observation, the median of
-the logarithms of its samples, and the interval is Student's, with a variance of runs that is learnt from wherever
-several runs of the same case are known: in both sets, and in the history of this machine. Where little is known it
-leans on a prior, so that two single runs can be compared as well; how large that is, is an assumption and no
-measurement. Several cases are compared at once; the intervals hold together, each is that much wider.
+hot it is, where memory lies), and that moves all samples of a run together. So a run is one observation, and the
+interval is Student's, with a variance of runs that is learnt from wherever several runs of the same case are known: in
+both sets, and in the history of this machine. Where little is known it leans on a prior, so that two single runs can be
+compared as well; how large that is, is an assumption and no measurement. Several cases are compared at once; the
+intervals hold together, each is that much wider.
+
+What else a machine does only ever slows a run down, so a run's rate is that of its quickest moments, which differ far
+less from run to run than its mean does; the further the two are apart, the less is known. Where a record does not tell
+(another program's), it is the median of its samples.
 ref: A. Gelman and others, Bayesian Data Analysis, 3rd edition, 2.6: the scaled inverse chi-squared distribution as the
 prior of a variance, after which the mean is Student's
 """
@@ -24,6 +28,8 @@ PRIOR_DEVIATION = 0.018  # of a run, as a share
 PRIOR_FREEDOM = 6
 ENOUGH_FREEDOM = 5
 SAMPLE_DEVIATION = 0.02  # of a sample, where a run has only one
+MAX_WAY = 0.2  # from a run's quickest moments to its median: however much more others slowed it, those were undisturbed
+DISTURBED_SHARE = 0.1  # of the way from a run's quickest moments to its median, taken for a deviation of the former
 CONFIDENCE = 0.95
 FAR = 6.0  # times the usual step: no drift, but a change
 MAX_HISTORY = 20  # runs of a case from which its variance is learnt
@@ -119,18 +125,19 @@ def _by_key(records: Sequence[Record]) -> dict[Key, list[Record]]:
 def _compared(
     before: Sequence[Record], after: Sequence[Record], known: Mapping[Key, Sequence[Record]], confidence: float
 ) -> Compared:
-    sides = [[location(record) for record in side] for side in (before, after)]
+    is_quick = all(record.quick_ts > 0 for record in (*before, *after))
+    sides = [[location(record, is_quick=is_quick) for record in side] for side in (before, after)]
     log_ratio = statistics.fmean(sides[1]) - statistics.fmean(sides[0])
     compared = {_identity(record) for record in (*before, *after)}
     squares = sum((value - statistics.fmean(side)) ** 2 for side in sides for value in side)
     freedom = sum(len(side) - 1 for side in sides)
     for record in {case_key(side[0]): side[0] for side in (before, after)}.values():
         others = [each for each in known.get(case_key(record), ()) if _identity(each) not in compared]
-        for group in _like(others):
+        for group in _like(others, is_quick=is_quick):
             variance, n = _from_run_to_run(group)
             squares, freedom = squares + n * variance, freedom + n
     scale = math.sqrt(1 / len(before) + 1 / len(after))
-    margin = scale * _spread(squares, freedom, _within((*before, *after)), (1 + confidence) / 2)
+    margin = scale * _spread(squares, freedom, _within((*before, *after), is_quick=is_quick), (1 + confidence) / 2)
     first = after[0]
     return Compared(
         model=first.model or first.model_type,
@@ -146,8 +153,12 @@ def _compared(
     )
 
 
-def location(record: Record) -> float:
-    """Return the logarithm of a run's rate: the median, which a moment of other work does not move."""
+def location(record: Record, *, is_quick: bool) -> float:
+    """Return the logarithm of a run's rate: in its quickest moments, or the median of its samples."""
+    return math.log(record.quick_ts) if is_quick else _median(record)
+
+
+def _median(record: Record) -> float:
     return statistics.median(math.log(rate) for rate in record.samples_ts)
 
 
@@ -168,22 +179,25 @@ def _spread(squares: float, freedom: int, within: float, share: float) -> float:
     return found
 
 
-def _within(records: Sequence[Record]) -> float:
+def _within(records: Sequence[Record], *, is_quick: bool) -> float:
     """Return the variance of `location` by the samples' own spread, which single ones that are far off do not move."""
+    if is_quick:
+        way = statistics.fmean(max(0.0, math.log(record.quick_ts) - _median(record)) for record in records)
+        return (DISTURBED_SHARE * min(way, MAX_WAY)) ** 2
     n_samples = statistics.fmean(len(record.samples_ts) for record in records)
     if n_samples < 2:
         return SAMPLE_DEVIATION**2
-    off = [abs(math.log(rate) - location(record)) for record in records for rate in record.samples_ts]
+    off = [abs(math.log(rate) - _median(record)) for record in records for rate in record.samples_ts]
     deviation = 1.4826 * statistics.median(off) * n_samples / (n_samples - 0.8)
     return math.pi / 2 * deviation**2 / n_samples
 
 
-def _like(records: Sequence[Record]) -> list[list[float]]:
+def _like(records: Sequence[Record], *, is_quick: bool) -> list[list[float]]:
     """Part results of one case into those that should be alike: one machine, one build, one owm."""
     found: dict[Key, list[float]] = {}
-    for record in records[-MAX_HISTORY:]:
+    for record in [each for each in records if each.quick_ts > 0 or not is_quick][-MAX_HISTORY:]:
         key = (record.machine.get("fingerprint"), record.build_commit, record.library, record.owm_version)
-        found.setdefault(key, []).append(location(record))
+        found.setdefault(key, []).append(location(record, is_quick=is_quick))
     return [group for group in found.values() if len(group) > 1]
 
 

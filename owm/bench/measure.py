@@ -10,16 +10,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
 from owm.bench.case import Case
+from owm.engine import context
 from owm.engine.generate import decoded
 from owm.engine.request import FinishReason, Request
 from owm.engine.sampling import Sampling
 from owm.engine.scheduler import FIRST_PREFILL
-from owm.errors import EngineError, OwmError
+from owm.errors import EngineError, NotEnoughMemory, OwmError
+from owm.hardware import probe
 from owm.native import state
+from owm.units import format_bytes
 
 if TYPE_CHECKING:
     from owm.engine.growing import GrowingScheduler
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 
 SEED = 1
 GREEDY = Sampling(temp=0, seed=SEED, ignore_eos=True)
+_KV_SHARES = {"f32": 2.0, "f16": 1.0, "bf16": 1.0}  # of what f16 takes
+_LEAST_KV_SHARE = 0.25
+MIN_STEPS = 10  # of which there is a quickest tenth
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +45,13 @@ class Sample:
     Attributes:
         seconds: that the case's tokens took, over all answers.
         first_seconds: until the first token could be drawn (side by side: the median), None where no prompt is read.
+        quick_per_second: tokens per second in the quickest tenth of its steps, None where it is not made of steps.
     """
 
     seconds: float
     n_tokens: int
     first_seconds: float | None = None
+    quick_per_second: float | None = None
 
     @property
     def per_second(self) -> float:
@@ -71,6 +80,7 @@ class Workload:
         self.case = case
         self._model = model
         self._draw = random.Random(SEED)
+        _check_memory(model, case, n_ctx)
         self._scheduler: GrowingScheduler = stack.enter_context(
             model.scheduler(n_ctx, n_sequences=case.n_parallel, tuning=case.tuning, isolates_failures=False)
         )
@@ -134,11 +144,14 @@ class _Alone(Workload):
             first_seconds = time.perf_counter() - began
         if n_gen and self._sampler is not None:
             self._sample(answer[0] if not n_prompt else None, n_gen, position)
-        elif n_gen:
+        ends = [began]
+        if n_gen and self._sampler is None:
             for token in answer:
                 self._decode([token], position)
                 position += 1
-        return Sample(time.perf_counter() - began, n_prompt + n_gen, first_seconds)
+                ends.append(time.perf_counter())
+        seconds = time.perf_counter() - began
+        return Sample(seconds, n_prompt + n_gen, first_seconds, None if n_prompt else _quick_rate(ends, 1))
 
     def _fill(self) -> int:
         """Bring the context to the case's depth; return the position that follows."""
@@ -227,11 +240,19 @@ class _SideBySide(Workload):
             for chunk in self._scheduler.step():
                 _check(chunk.finish_reason, chunk.error)
                 waiting.discard(chunk.request_id)
-        began = time.perf_counter()
+        ends = [time.perf_counter()]
         for _ in range(n_gen):
             for chunk in self._scheduler.step():
                 _check(chunk.finish_reason, chunk.error)
-        return Sample(time.perf_counter() - began, self.case.n_parallel * n_gen)
+            ends.append(time.perf_counter())
+        n = self.case.n_parallel
+        return Sample(ends[-1] - ends[0], n * n_gen, quick_per_second=_quick_rate(ends, n))
+
+
+def _quick_rate(ends: Sequence[float], n_tokens: int) -> float | None:
+    """Return tokens per second in the quickest tenth of steps, of which the times are known between which they lie."""
+    steps = sorted(after - before for before, after in pairwise(ends))
+    return n_tokens / steps[len(steps) // 10] if len(steps) >= MIN_STEPS else None
 
 
 def _check(reason: FinishReason | None, error: OwmError | None) -> None:
@@ -240,6 +261,28 @@ def _check(reason: FinishReason | None, error: OwmError | None) -> None:
         raise error
     if reason is FinishReason.CANCELLED:
         raise EngineError("the measurement was stopped")
+
+
+def _check_memory(model: "Model", case: Case, n_ctx: int) -> None:
+    """Refuse a context that surely has no room: the system would end the process where it is filled.
+
+    Raises:
+        NotEnoughMemory: it has none.
+    """
+    header = model.header
+    is_known = not (header.integer("attention.sliding_window") or header.integer("attention.kv_lora_rank"))
+    if model.n_gpu_layers or not is_known or context.state_bytes(header):
+        return  # less is kept than the rule says, or llama.cpp finds out by itself
+    share = min(_KV_SHARES.get(kind or "f16", _LEAST_KV_SHARE) for kind in (case.tuning.type_k, case.tuning.type_v))
+    needed = int(n_ctx * case.n_parallel * context.kv_bytes_per_token(header) * share)
+    free = probe.memory().available
+    if needed > free:
+        raise NotEnoughMemory(
+            f"{case.test} needs {format_bytes(needed)} of memory for its context, {format_bytes(free)} are free",
+            needed=needed,
+            free=free,
+            hint="fewer tokens, or fewer answers side by side, need less",
+        )
 
 
 def _sampler(model: "Model", stack: ExitStack) -> "Sampler":

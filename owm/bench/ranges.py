@@ -11,16 +11,17 @@ from owm.engine.tuning import CACHE_TYPES, DEFAULT, Tuning
 from owm.errors import UsageError
 
 MAX_CASES = 10_000
+MAX_PARALLEL = 256  # ref: llama.cpp src/llama-cparams.h, LLAMA_MAX_SEQ
 # first[-last[(+|*)step]]  ref: llama.cpp tools/llama-bench/llama-bench.cpp, parse_int_range
 _RANGE = re.compile(r"(-?\d{1,9})(?:-(\d{1,9})(?:([+*])(\d{1,9}))?)?")
 _SWITCH = {"on": True, "1": True, "true": True, "off": False, "0": False, "false": False, "auto": None, "-1": None}
 
 
-def parse_numbers(texts: Iterable[str], flag: str, *, least: int = 0) -> list[int]:
+def parse_numbers(texts: Iterable[str], flag: str, *, least: int = 0, most: int | None = None) -> list[int]:
     """Read `1,2,4`, `1-8`, `512-2048+512`, `1-16*2`, and several of them, in order.
 
     Raises:
-        UsageError: a text is none of these, has no end, or a number is below `least`.
+        UsageError: a text is none of these, has no end, or a number is below `least` or above `most`.
     """
     found: list[int] = []
     for part in (part.strip() for text in texts for part in text.split(",")):
@@ -34,6 +35,8 @@ def parse_numbers(texts: Iterable[str], flag: str, *, least: int = 0) -> list[in
         step, is_product = int(match[4] or 1), match[3] == "*"
         if first < least:
             raise UsageError(f"{flag} must be {least} or more: {first}")
+        if most is not None and last > most:
+            raise UsageError(f"{flag} must be {most} or less: {last}")
         if last < first:
             raise UsageError(f"{flag}: a range goes up: {part}")
         while first <= last:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,8 @@ from owm.bench.rounds import Measured
 from owm.errors import UsageError
 
 VERSION = 1
+LEAST_RATE, MOST_RATE = 1e-6, 1e12  # tokens per second that something can have
+MOST_NUMBER = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Record:
     Attributes:
         test: the case in words, `tg128 @ d4096`.
         prompt_kind: `random`, or `text` for a real prompt.
+        quick_ts: the rate in its quickest moments, which other work on the machine does not lower: of the quickest
+            tenth of the steps where it is made of steps, else of the best sample; 0 where it is not known.
         ttft_seconds: median time to the first token, where a prompt is read.
         load_seconds_warm, load_seconds_cold: from the file to one token read, with the file in memory or not.
         gbps: weights' bytes (of experts, those in use) times steps per second, in 10^9.
@@ -108,6 +112,7 @@ class Record:
     model: str = ""
     n_parallel: int = 1
     prompt_kind: str = "random"
+    quick_ts: float = 0.0
     ttft_seconds: float | None = None
     load_seconds_warm: float | None = None
     load_seconds_cold: float | None = None
@@ -147,6 +152,8 @@ class Record:
     def of_members(cls, members: Mapping[str, Any]) -> "Record":
         """Make a record of what `members` gave, or of what llama-bench printed; other names are left out.
 
+        Older ones of llama-bench have not all of its fields: what tells neither the case nor its rates may be missing.
+
         Raises:
             UsageError: something is missing, or of another kind.
         """
@@ -155,6 +162,8 @@ class Record:
             if each.name not in members:
                 continue
             value = members[each.name]
+            if each.name in _ONCE_SWITCHES and isinstance(value, bool):
+                value = int(value)
             if each.name in ("samples_ns", "samples_ts"):
                 if not isinstance(value, list | tuple) or not all(_is_number(item) for item in value):
                     raise UsageError(f"{each.name} is no list of numbers")
@@ -162,19 +171,28 @@ class Record:
             elif not _is_kind(str(each.type), value):
                 raise UsageError(f"{each.name} cannot be {value!r}")
             values[each.name] = value
-        missing = [name for name in LLAMA_BENCH_FIELDS if name not in values]
+        missing = [name for name in NEEDED_FIELDS if name not in values]
         if missing:
             raise UsageError(f"{', '.join(missing[:3])} {'is' if len(missing) == 1 else 'are'} missing")
-        if not values["samples_ts"] or not all(rate > 0 for rate in values["samples_ts"]):
+        rates = values["samples_ts"]
+        if not rates or not all(LEAST_RATE < rate < MOST_RATE for rate in (*rates, values.get("quick_ts") or rates[0])):
             raise UsageError("there is no rate")
-        found = cls(**values)
-        return found if found.test else cls(**values | {"test": test_name(found)})
+        found = cls(**_UNKNOWN | values)
+        return found if found.test else replace(found, test=test_name(found))
 
 
 # In llama-bench's order; its CSV and SQL have all but the samples. ref: llama-bench.cpp, test::get_fields
 LLAMA_BENCH_FIELDS = tuple(each.name for each in fields(Record))[
     : [each.name for each in fields(Record)].index("samples_ts") + 1
 ]
+NEEDED_FIELDS = ("model_filename", "model_size", "model_n_params", "n_prompt", "n_gen", "test_time", "samples_ts")
+# What stands for a field that an older llama-bench did not have.
+_UNKNOWN: dict[str, Any] = {
+    each.name: each.type() if each.type in (str, bool, int, float) else ()
+    for each in fields(Record)
+    if each.name in LLAMA_BENCH_FIELDS
+}
+_ONCE_SWITCHES = ("flash_attn", "no_op_offload")  # true and false in older ones
 OWN_FIELDS = tuple(each.name for each in fields(Record) if each.name not in LLAMA_BENCH_FIELDS)
 
 
@@ -246,6 +264,7 @@ def record_of(
         model=case.subject.name,
         n_parallel=case.n_parallel,
         prompt_kind="text" if case.prompt else "random",
+        quick_ts=max(sample.quick_per_second or sample.per_second for sample in measured.samples),
         ttft_seconds=statistics.median(firsts) if firsts else None,
         load_seconds_warm=loading.warm_seconds if loading else None,
         load_seconds_cold=loading.cold_seconds if loading else None,
@@ -281,7 +300,7 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST_NUMBER
 
 
 def _is_kind(kind: str, value: object) -> bool:
@@ -289,11 +308,11 @@ def _is_kind(kind: str, value: object) -> bool:
     if value is None:
         return "None" in kind
     if "Mapping" in kind:
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and isinstance(value.get("fingerprint", ""), str)
     if "bool" in kind:
         return isinstance(value, bool)
     if "str" in kind:
         return isinstance(value, str)
     if "float" in kind:
         return _is_number(value)
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and _is_number(value)

@@ -13,7 +13,7 @@ from owm.bench.cost import Cost, cost_of
 from owm.bench.measure import Sample, Workload, open_workload
 from owm.engine.model import Model
 from owm.engine.tuning import Tuning
-from owm.errors import EngineError, NotEnoughMemory
+from owm.errors import EngineError, NotEnoughMemory, OwmError
 from owm.events import Advanced, Finished, Sink, Started, ignore
 from owm.hardware import probe, resident
 from owm.native import ggml
@@ -88,8 +88,8 @@ def measure_cases(
         log: takes llama.cpp's own log.
 
     Raises:
-        KeyboardInterrupt: after what was measured by then was given out.
-        OwmError: as opening a model and `open_workload` do.
+        KeyboardInterrupt, OwmError: after what was measured by then was given out; the latter as opening a model and
+            `open_workload` do.
     """
     began = time.perf_counter()
     sink(Started(STAGE, len(cases) * repetitions, "parts"))
@@ -112,7 +112,7 @@ def measure_cases(
                         shelf.measure(measured)
                         n_done += 1
                         sink(Advanced(STAGE, n_done, f"{measured.case.subject.name} {measured.case.test}"))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OwmError):
             yield from (measured for measured in found if measured.samples)
             raise
         yield from found

@@ -1,11 +1,14 @@
 """`owm alias`: names of the user's own."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from owm.cli import options as o
 from owm.cli.output import Output
+
+if TYPE_CHECKING:
+    from owm.store.local import Store
 
 
 def command(
@@ -29,11 +32,20 @@ def command(
     out = Output(json, quiet, verbose)
     store = open_store()
     if name is None:
-        rows = [{"name": alias, "model": target} for alias, target in sorted(store.aliases.load().items())]
+        if remove:
+            raise UsageError("no name is given", hint="`owm alias --remove NAME`; `owm alias` lists them")
+        rows = [
+            {"name": alias, "model": target, "is_stored": _is_stored(target, store)}
+            for alias, target in sorted(store.aliases.load().items())
+        ]
         if not rows and not json:
             out.note("there are no aliases; `owm alias NAME MODEL` makes one")
             return
-        out.table(rows, {"name": "NAME", "model": "MODEL"})
+        if json:
+            out.data(rows)
+            return
+        lines = [{**row, "stored": "yes" if row["is_stored"] else "no"} for row in rows]
+        out.table(lines, {"name": "NAME", "model": "MODEL", "stored": "STORED"})
         return
     if remove:
         if model is not None:
@@ -53,3 +65,14 @@ def command(
     out.note(f"{name.lower()} stands for {store.aliases.load()[name.lower()]}")
     if json:
         out.data({"name": name.lower(), "model": store.aliases.load()[name.lower()]})
+
+
+def _is_stored(target: str, store: "Store") -> bool:
+    from owm.errors import OwmError
+    from owm.store import refs
+
+    try:
+        found = store.find(refs.parse(target))
+    except OwmError:
+        return False
+    return found is not None and not found.is_gone

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from owm.cli.failures import ExitCode, report, say
+from owm.cli.interruption import kept_interruptions
 from owm.cli.terminal import speak_utf8
 from owm.errors import OwmError
 
@@ -40,6 +41,11 @@ COMMANDS = {
     ),
     "embed": Command("embed", "Make vectors (embeddings) of texts."),
     "pull": Command("pull", "Fetch models into the store."),
+    "search": Command("search", "Search the Hub for models."),
+    "import": Command(
+        "import_models",
+        "Use models that other tools, or you, have on this machine already; nothing is copied unless `--link` says so.",
+    ),
     "convert": Command("convert", "Make a model file (GGUF) from a checkpoint: a folder, or a repo with safetensors."),
     "quantize": Command(
         "quantize", "Make a model smaller: a repo's or folder's safetensors, or a model file, in any type."
@@ -50,12 +56,25 @@ COMMANDS = {
     "quality": Command(
         "quality", "Measure how far a model is from a reference, most often from its own original weights."
     ),
+    "fit": Command(
+        "fit", "Say whether a model fits this machine, how fast it would be, and which quant owm would take."
+    ),
     "list": Command("listing", "List the stored models."),
     "ls": Command("listing", "List the stored models.", is_hidden=True),
-    "show": Command("show", "Show what is known of a stored model."),
+    "show": Command("show", "Show what is known of a model, stored or not: licence, size, how it would fit."),
     "path": Command("path", "Print where a model's file lies."),
     "verify": Command("verify", "Check that stored files are what was published."),
     "rm": Command("rm", "Remove stored models."),
+    "update": Command("update", "Bring stored models up to date with where they came from."),
+    "export": Command("export", "Copy a stored model's files to a place of yours, under readable names."),
+    "store": Command(
+        "store", "Show where models and everything else lie; `owm store move` puts the models on another disk."
+    ),
+    "du": Command("du", "Show what models, caches and begun downloads take of the disk."),
+    "prune": Command(
+        "prune",
+        "Remove begun downloads, files of no model, cached headers, working files and snapshots of conversations.",
+    ),
     "alias": Command("alias", "Give a model another name, or list such names."),
     "config": Command("config", "Keep settings, for all models or for one; without a subcommand, list them."),
     "sessions": Command(
@@ -69,6 +88,8 @@ COMMANDS = {
         "doctor", "Show what this machine can do, what owm does with it, and what would mend what is amiss."
     ),
     "logs": Command("logs", "Log answers on this machine; without a subcommand, show the last ones."),
+    "login": Command("login", "Log in to the Hub with a token, for gated and private models."),
+    "logout": Command("logout", "Log out of the Hub: remove its tokens from this machine."),
     "cache": Command("cache", "Show or remove what is kept to go on with conversations at once."),
 }
 
@@ -98,7 +119,17 @@ def build(argv: Sequence[str]) -> typer.Typer:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command line; return its exit code."""
+    with kept_interruptions():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     speak_utf8()
+    if os.environ.get("OWM_OFFLINE"):
+        from owm.store import offline
+
+        if offline.is_offline():
+            offline.guard()
     app = build(_completed_words() or argv)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)

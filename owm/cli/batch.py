@@ -54,6 +54,7 @@ def command(
     order: b.OrderOpt = "input",
     output_format: b.OutputFormOpt = None,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> int:

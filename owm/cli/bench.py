@@ -46,6 +46,7 @@ def command(
     plot: b.BenchPlotOpt = None,
     no_history: b.NoHistoryOpt = False,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> int:
@@ -55,7 +56,7 @@ def command(
     times in turn. Every flag takes lists and ranges, of which all combinations are measured. Results are kept, and
     `--compare last` says what has changed beyond the noise.
     """
-    from owm.bench.ranges import Grid, parse_numbers, parse_pairs, parse_switches, parse_types
+    from owm.bench.ranges import MAX_PARALLEL, Grid, parse_numbers, parse_pairs, parse_switches, parse_types
 
     form = _form(output, is_json=json)
     out = Output(json, quiet, verbose)
@@ -64,7 +65,7 @@ def command(
         n_gen=_or(parse_numbers(n_gen or (), "--n-gen"), [128]),
         pairs=parse_pairs(pair or (), "-pg"),
         n_depth=_or(parse_numbers(depth or (), "--n-depth"), [0]),
-        n_parallel=_or(parse_numbers(parallel or (), "--parallel", least=1), [1]),
+        n_parallel=_or(parse_numbers(parallel or (), "--parallel", least=1, most=MAX_PARALLEL), [1]),
         n_gpu_layers=parse_numbers(gpu_layers or (), "--gpu-layers", least=-1),
         n_batch=parse_numbers(batch_size or (), "--batch-size", least=1),
         n_ubatch=parse_numbers(ubatch_size or (), "--ubatch-size", least=1),
@@ -85,6 +86,22 @@ def command(
 
         check_plot(plot)
     if tune:
+        others = {
+            "-o": output,
+            "--prompt": prompt,
+            "--quality": quality,
+            "--plot": plot,
+            "--chart": chart,
+            "--compare": compare,
+            "--no-history": no_history,
+            "-p": n_prompt,
+            "-n": n_gen,
+            "-pg": pair,
+            "--depth": depth,
+            "--parallel": parallel,
+        }
+        if given := [name for name, value in others.items() if value]:
+            raise UsageError(f"--tune searches settings and writes no results, so {given[0]} has no place")
         return _tune(models or [], budget, grid, out)
     if budget is not None:
         raise UsageError("--budget is the time for `--tune`", hint="add `--tune`")
@@ -119,6 +136,9 @@ def command(
     except benchmarking.Stopped as stopped:
         screen.stopped(stopped.records, is_kept=not no_history)
         raise
+    except benchmarking.Broken as broken:
+        screen.stopped(broken.records, is_kept=not no_history, why="an error ended it")
+        raise broken.error from None
     screen.show(records)
     if plot is not None:
         from owm.cli import bench_plot
@@ -182,7 +202,7 @@ def _tune(models: Sequence[str], budget: str | None, grid: "Grid", out: Output) 
     from owm.cli.progress import progress
     from owm.library import open_store
     from owm.library.configuring import settings_of
-    from owm.library.tuning import BUDGET_SECONDS, tune_model
+    from owm.library.tuning import BUDGET_SECONDS, check_budget, tune_model
 
     if not models:
         raise UsageError("which model is to be tuned?", hint="`owm list` shows those that are stored")
@@ -190,6 +210,7 @@ def _tune(models: Sequence[str], budget: str | None, grid: "Grid", out: Output) 
     if others:
         raise UsageError("--tune begins with one value of each setting, and searches the others itself")
     seconds = BUDGET_SECONDS if budget is None else _seconds(budget)
+    check_budget(seconds)
     store = open_store()
     found = []
     for name in dict.fromkeys(models):
@@ -234,6 +255,10 @@ def _share(text: str) -> float:
         raise UsageError(f"--fail-on-regression takes a share such as 5%: {text}") from None
     if not 0 <= found < 1:
         raise UsageError(f"--fail-on-regression must be from 0% to 100%: {text}")
+    if 0 < found < 0.01 and "%" not in text:
+        raise UsageError(
+            f"--fail-on-regression takes percents: {text}", hint=f"say `{100 * 100 * found:g}%` or `{text.strip()}%`"
+        )
     return found
 
 

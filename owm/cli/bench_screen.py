@@ -48,8 +48,8 @@ class BenchScreen:
         for line in (*loading(records), *references(records)):
             self._out.note(line)
 
-    def stopped(self, records: "Sequence[Record]", *, is_kept: bool) -> None:
-        """After Ctrl-C: write what there is, and say that it is not all."""
+    def stopped(self, records: "Sequence[Record]", *, is_kept: bool, why: str = "interrupted") -> None:
+        """After Ctrl-C or an error: write what there is, and say that it is not all."""
         if not records:
             self._out.note("interrupted before anything was measured")
             return
@@ -57,7 +57,9 @@ class BenchScreen:
         n_least, n_most = (f(len(record.samples_ts) for record in records) for f in (min, max))
         times = str(n_most) if n_least == n_most else f"{n_least} to {n_most}"
         kept = ", and kept as partial" if is_kept else ""
-        self._out.note(f"interrupted: {len(records)} results of {times} repetitions are written{kept}")
+        results = "1 result" if len(records) == 1 else f"{len(records)} results"
+        verb = "is" if len(records) == 1 else "are"
+        self._out.note(f"{why}: {results} of {times} repetitions {verb} written{kept}")
 
     def compare(self, before: "Sequence[Record]", after: "Sequence[Record]", share: float | None) -> int:
         """Say what has changed; return the exit code.
@@ -66,7 +68,7 @@ class BenchScreen:
             share: how much slower is a failure, None for any.
         """
         from owm.bench import history
-        from owm.bench.compare import compare
+        from owm.bench.compare import case_key, compare
         from owm.errors import NotFound, OwmError
 
         try:
@@ -78,6 +80,12 @@ class BenchScreen:
             raise NotFound(
                 "the two sets of results have no case in common", hint="measure with the same model and the same tests"
             )
+        left = len({case_key(record) for record in after}) - len(found)
+        if left:
+            self._out.note(f"{left} of the results {'has' if left == 1 else 'have'} nothing to be compared with")
+        machines = [{record.machine.get("fingerprint") for record in side} - {None} for side in (before, after)]
+        if all(machines) and machines[0].isdisjoint(machines[1]):
+            self._out.warn("the results before are of another machine")
         if self._out.as_json:
             self._out.data([asdict(one) | {"verdict": one.verdict} for one in found])
         else:

@@ -27,6 +27,7 @@ def command(
     with_converter: w.WithConverterOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> None:

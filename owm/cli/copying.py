@@ -17,17 +17,13 @@ def find_files(text: str) -> "tuple[Store, StoredModel]":
     Raises:
         ModelNotFound: there is none, or its files are gone.
     """
-    from owm.errors import ModelNotFound
     from owm.library import open_store
+    from owm.store import absent
 
     store = open_store()
     stored = store.find_stored(text)
     if stored.is_gone:
-        raise ModelNotFound(
-            f"{store.shown_name(stored)} is gone: another program removed {stored.path}",
-            ref=text,
-            hint=f"`owm pull {store.shown_name(stored)}` fetches it again",
-        )
+        raise absent.gone(stored, store)
     return store, stored
 
 

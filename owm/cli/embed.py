@@ -30,6 +30,7 @@ def command(
     gpu_layers: o.GpuLayersOpt = None,
     output: o.VectorsOutputOpt = None,
     json: o.EmbedJsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> None:

@@ -1,5 +1,6 @@
 """Getting a model for a command: the stored one, or a pull that is announced first."""
 
+from owm.cli import facts
 from owm.cli.output import Output
 from owm.cli.progress import progress
 from owm.library import (
@@ -9,14 +10,16 @@ from owm.library import (
     is_converted,
     open_store,
     plan_conversion,
-    plan_pull,
     store_conversion,
 )
+from owm.library.pulling import plan_choice
 from owm.store import refs
 from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
+from owm.store.limits import DEFAULT, Limits
 from owm.store.local import Store
 from owm.store.model import StoredModel
 from owm.store.pull import PullPlan
+from owm.store.refs import ModelRef
 from owm.units import format_bytes
 
 _INTERRUPTED = "interrupted; what arrived is kept, the same command goes on from there"
@@ -26,24 +29,43 @@ def find_or_pull(name: str, out: Output, store: Store | None = None) -> StoredMo
     """Return the stored model of that name, pulling it (and converting it) if need be."""
     store = store or open_store()
     ref = refs.parse(name)
-    stored = store.find(ref)
+    stored = find_here(ref, store, out)
     if stored is None:
         with progress(out) as sink:
-            plan = plan_pull(ref, store=store, sink=sink)
-        stored = pull_planned(plan, out, store)
+            choice = plan_choice(ref, is_curious=False, store=store, sink=sink)
+        choice.check_memory()
+        if choice.reason is not None:
+            facts.note(choice.reason, out)
+        stored = pull_planned(choice.plan, out, store)
     store.touch(stored)
     return stored
 
 
-def pull_planned(plan: PullPlan | CheckpointPlan, out: Output, store: Store) -> StoredModel:
+def find_here(ref: ModelRef, store: Store, out: Output) -> StoredModel | None:
+    """Return the stored model of that name, or one that another program has brought into the Hugging Face cache."""
+    if (stored := store.find(ref)) is not None:
+        return stored
+    from owm.library.importing import adopt_cached
+
+    with progress(out) as sink:
+        adopted = adopt_cached(ref, store, sink=sink)
+    if adopted is not None:
+        out.note(f"{store.shown_name(adopted)} was in the Hugging Face cache already")
+    return adopted
+
+
+def pull_planned(
+    plan: PullPlan | CheckpointPlan, out: Output, store: Store, *, limits: Limits = DEFAULT
+) -> StoredModel:
     """Say what comes, then bring it."""
     if isinstance(plan, CheckpointPlan):
         check_type(plan)
-        return convert_planned(plan, out, store) if is_converted(plan) else quantize_planned(plan, out, store)
-    out.note(f"pulling {describe(plan)}")
+        make = convert_planned if is_converted(plan) else quantize_planned
+        return make(plan, out, store, limits=limits)
+    say_pulling(plan, out, store)
     try:
         with progress(out) as sink:
-            return execute_pull(plan, store=store, sink=sink)
+            return execute_pull(plan, store=store, sink=sink, limits=limits)
     except KeyboardInterrupt:
         out.note(_INTERRUPTED)
         raise
@@ -57,9 +79,10 @@ def convert_planned(
     type_name: str | None = None,
     pre: str | None = None,
     split_max_bytes: int | None = None,
+    limits: Limits = DEFAULT,
 ) -> StoredModel:
     """Fetch a checkpoint and convert it into the store, each step said before it begins."""
-    fetched = fetch_planned(plan, out, store)
+    fetched = fetch_planned(plan, out, store, limits=limits)
     conversion = plan_conversion(plan, fetched, type_name=type_name, pre=pre, split_max_bytes=split_max_bytes)
     out.note(f"converting {plan.name} to {conversion.label}: {format_bytes(conversion.plan.n_bytes)}")
     try:
@@ -70,12 +93,12 @@ def convert_planned(
         raise
 
 
-def quantize_planned(plan: CheckpointPlan, out: Output, store: Store) -> StoredModel:
+def quantize_planned(plan: CheckpointPlan, out: Output, store: Store, *, limits: Limits = DEFAULT) -> StoredModel:
     """Fetch a checkpoint and quantize it into the store, each step said before it begins."""
     from owm.library import quantizing
     from owm.native.guard import Child
 
-    fetched = fetch_planned(plan, out, store)
+    fetched = fetch_planned(plan, out, store, limits=limits)
     with Child() as child:
         source = quantizing.of_checkpoint(plan, fetched)
         planned = quantizing.plan_asked(source, plan.quant, child)
@@ -88,15 +111,32 @@ def quantize_planned(plan: CheckpointPlan, out: Output, store: Store) -> StoredM
             raise
 
 
-def fetch_planned(plan: CheckpointPlan, out: Output, store: Store, *, is_known: bool = True) -> FetchedCheckpoint:
+def fetch_planned(
+    plan: CheckpointPlan, out: Output, store: Store, *, is_known: bool = True, limits: Limits = DEFAULT
+) -> FetchedCheckpoint:
     """Say what comes, then bring a checkpoint into the Hugging Face cache; see `owm.library.fetch_checkpoint`."""
-    out.note(f"pulling {describe(plan)}")
+    say_pulling(plan, out, store)
     try:
         with progress(out) as sink:
-            return fetch_checkpoint(plan, is_known=is_known, store=store, sink=sink)
+            return fetch_checkpoint(plan, is_known=is_known, store=store, sink=sink, limits=limits)
     except KeyboardInterrupt:
         out.note(_INTERRUPTED)
         raise
+
+
+def say_pulling(plan: PullPlan | CheckpointPlan, out: Output, store: Store) -> None:
+    """Say what comes and, before the first model of a repo, what its licence permits."""
+    from owm.store import licences
+
+    out.note(f"pulling {describe(plan)}")
+    if out.quiet or any(
+        model.manifest is not None
+        and (model.manifest.source, model.manifest.name) == (plan.offer.source, plan.offer.name)
+        for model in store.models([])
+    ):
+        return
+    card = plan.offer.card
+    facts.note(f"licence: {licences.say(plan.licence, card.licence_link if card else None)}", out)
 
 
 def describe(plan: PullPlan | CheckpointPlan) -> str:

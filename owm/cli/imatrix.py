@@ -28,6 +28,7 @@ def command(
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> None:
@@ -86,7 +87,7 @@ def _compute(
         stored = find_running(name, store, out, stack, n_threads=n_threads)
         is_temporary = stored.path.is_relative_to(store.home / "work")
         path = _path_for(output, Path(stored.name).name if is_temporary else stored.path.stem)
-        is_verified = stored.manifest is not None
+        is_verified = stored.is_verified
         opened = stack.enter_context(Model(stored.files, n_gpu_layers=gpu_layers, is_verified=is_verified))
         if opened.unused_gpu:
             out.note(opened.unused_gpu)

@@ -27,7 +27,7 @@ def open_model(
     """
     from owm.engine.model import Model
 
-    is_verified = stored.manifest is not None
+    is_verified = stored.is_verified
     log = log_line if out.verbose else None
     model = interruptible(lambda: Model(stored.files, n_gpu_layers=gpu_layers, is_verified=is_verified, log=log))
     try:

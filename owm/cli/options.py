@@ -72,6 +72,20 @@ VerboseOpt = Annotated[
 YesOpt = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
+
+def _go_offline(is_asked: bool) -> bool:
+    if is_asked:
+        from owm.store import offline
+
+        offline.switch_on()
+    return is_asked
+
+
+OfflineOpt = Annotated[
+    bool,
+    typer.Option("--offline", help="Leave the network alone: what is not stored is an error.", callback=_go_offline),
+]
+
 PromptArg = Annotated[
     str | None,
     typer.Argument(metavar="PROMPT", help="What to ask. Text from a pipe comes before it.", show_default=False),

@@ -11,17 +11,13 @@ def command(
 
     Of a model in several parts, the first is printed, which is what llama.cpp takes; `--json` has them all.
     """
-    from owm.errors import ModelNotFound
     from owm.library import open_store
+    from owm.store import absent
 
     out = Output(json, quiet, verbose)
     store = open_store()
     stored = store.find_stored(model)
     if stored.is_gone:
-        raise ModelNotFound(
-            f"{store.shown_name(stored)} is gone: another program removed {stored.path}",
-            ref=model,
-            hint=f"`owm pull {store.shown_name(stored)}` fetches it again",
-        )
+        raise absent.gone(stored, store)
     paths = [str(path.absolute()) for path in stored.files]
     out.data({"path": paths[0], "files": paths}, lines=paths[:1])

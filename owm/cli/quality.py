@@ -25,6 +25,7 @@ def command(
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> None:

@@ -47,6 +47,7 @@ def command(
     max_memory: w.MaxMemoryOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> None:

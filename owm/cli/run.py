@@ -56,6 +56,7 @@ def command(
     log: o.LogOpt = False,
     stats: o.StatsOpt = False,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> int:

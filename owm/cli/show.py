@@ -1,40 +1,55 @@
-"""`owm show`: everything known of one stored model, from its manifest and its header."""
+"""`owm show`: everything known of one model: a stored one from its manifest and its header, else from its source."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from owm.cli import options as o
 from owm.cli.output import Output
 
+if TYPE_CHECKING:
+    from owm.store.local import Store
+    from owm.store.model import StoredModel
+
 
 def command(
-    model: o.StoredArg,
+    model: o.ModelArg,
     template: Annotated[
         bool, typer.Option("--template", help="Print the chat template that will run, and nothing else.")
     ] = False,
+    remote: Annotated[bool, typer.Option("--remote", help="Look where it is published, even if it is stored.")] = False,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> None:
-    """Show what is known of a stored model."""
+    """Show what is known of a model, stored or not: licence, size, how it would fit.
+
+    Of a model that is not stored, its page and its headers are read: what its licence permits, whether it is gated,
+    what of it is open, and how each quant would do on this machine.
+    """
+    from owm.cli.facts import lines as fact_lines
     from owm.cli.figures import said_of, say_quality
     from owm.cli.listing import record
     from owm.errors import ModelNotFound
     from owm.formats import gguf
     from owm.library import open_store
+    from owm.library.projecting import projector_of
     from owm.quality import certificate
+    from owm.store import absent, refs
+    from owm.store.selecting import OWN
     from owm.units import format_bytes, format_count
 
     out = Output(json, quiet, verbose)
     store = open_store()
-    stored = store.find_stored(model)
+    stored = None if remote else _stored(model, store, must=template)
+    if stored is None:
+        from owm.cli.show_remote import show_remote
+
+        show_remote(refs.parse(model), store, out)
+        return
     if stored.is_gone:
-        raise ModelNotFound(
-            f"{store.shown_name(stored)} is gone: another program removed {stored.path}",
-            ref=model,
-            hint=f"`owm pull {store.shown_name(stored)}` fetches it again",
-        )
+        raise absent.gone(stored, store)
     with store.reading(stored):
         headers = [gguf.read_header(path) for path in stored.files]
     header = headers[0]
@@ -65,6 +80,8 @@ def command(
     claimed = None if measured else certificate.of_header(header)
     found = measured or claimed
     facts["quality"] = found.record() if found else None
+    projector = projector_of(stored)
+    facts["projector"] = str(store.file_path(projector)) if projector else None
     if json:
         out.data(facts)
         return
@@ -73,7 +90,7 @@ def command(
         "title": facts["title"],
         "source": facts["source"],
         "commit": facts["commit"],
-        "licence": facts["licence"] or facts["gguf_licence"] or "not stated",
+        "licence": _licence(facts["licence"] or facts["gguf_licence"]),
         "architecture": facts["architecture"],
         "parameters": format_count(n_params),
         "context": f"{facts['n_ctx_train']} tokens" if facts["n_ctx_train"] else None,
@@ -83,10 +100,37 @@ def command(
         "size": f"{format_bytes(stored.size_bytes)} ({facts['bits_per_weight']} bits per weight)",
         "chat template": "yes" if source else "none (a base model)",
         "path": facts["path"],
+        "owner": facts["owner"] if facts["owner"] != OWN else None,
+        "projector": facts["projector"],
         "quality": say_quality(found, is_claimed=measured is None) if found else None,
         "measured": said_of(found) if found else None,
         "sha256": ", ".join(file["sha256"] for file in facts["files"]) or None,
         "stored": facts["created_at"],
     }
-    width = max(map(len, lines))
-    out.data(None, lines=[f"{key.ljust(width)}  {value}" for key, value in lines.items() if value is not None])
+    out.data(None, lines=fact_lines(lines))
+
+
+def _stored(model: str, store: "Store", *, must: bool) -> "StoredModel | None":
+    """Find a stored model; None for the name of one that can be looked at where it is published.
+
+    Raises:
+        ModelNotFound: nothing stored has the name, and it names nothing that is published (or `must` be stored).
+    """
+    from owm.errors import ModelNotFound
+    from owm.store import catalog, refs
+
+    try:
+        return store.find_stored(model)
+    except ModelNotFound:
+        ref = store.aliases.expand(refs.parse(model))
+        is_known = ref.kind != "catalog" or ref.name in catalog.load().entries
+        if must or ref.kind in ("path", "local") or not is_known:
+            raise
+        return None
+
+
+def _licence(name: str | None) -> str:
+    from owm.store import licences
+
+    known = licences.find(name)
+    return f"{name}: {known.sentence()}" if known else name or "not stated"

@@ -1,4 +1,4 @@
-"""`owm verify`: hash what is stored and compare."""
+"""`owm verify`: whether what is stored is what was published, and its repair."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +9,9 @@ from owm.cli.output import Output
 
 if TYPE_CHECKING:
     from owm.errors import OwmError
+    from owm.events import Sink
+    from owm.store.local import Store
+    from owm.store.model import StoredModel
 
 
 def command(
@@ -21,56 +24,83 @@ def command(
             autocompletion=o.complete_models,
         ),
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Read and hash every byte, several files at once.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Fetch again what is damaged or gone, and nothing else.")
+    ] = False,
     json: o.JsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> int:
     """Check that stored files are what was published.
 
-    Every file is hashed and compared with the sha256 of its manifest, and its header is read. Ends with exit code 7 if
-    anything is damaged.
+    A file whose size and modification time are those of when it was last found whole is taken for whole; any other is
+    hashed and compared with the sha256 of its manifest, and its header is read. `--full` does so with all. Ends with
+    exit code 7 if anything is damaged.
     """
     from owm.cli.failures import ExitCode, exit_code
     from owm.cli.progress import progress
     from owm.errors import OwmError
     from owm.library import open_store
     from owm.library.keeping import inspect_file
+    from owm.store.shelf import Shelf
+    from owm.store.verifying import status_of, verify
 
     out = Output(json, quiet, verbose)
     store = open_store()
     problems: list[OwmError] = []
-    stored = [store.find_stored(name) for name in models] if models else store.models(problems)
-    among = store.models()
-    names = {model.folder or model.path: store.shown_name(model, among) for model in stored}
+    among = store.models(problems)
+    chosen = [store.find_stored(name) for name in models] if models else among
+    stored = list({model.folder or model.path: model for model in chosen}.values())  # each once
     results: list[dict[str, Any]] = []
     code = ExitCode.OK
-    for problem in problems:
-        results.append({"name": None, "status": _status(problem), "problem": str(problem), "hint": problem.hint})
+    for problem in problems if not models else ():
+        results.append({"name": None, "status": status_of(problem), "problem": str(problem), "hint": problem.hint})
         code = max(code, exit_code(problem))
-    for model in stored:
-        status, problem_, hint = "whole", None, None
-        try:
-            with progress(out) as sink:
-                store.verify(model, sink=sink)
-                with store.reading(model):
-                    for path in model.files:
-                        inspect_file(path)
-        except OwmError as error:
-            status, problem_, hint = _status(error), str(error), error.hint
-            code = max(code, exit_code(error))
-        results.append({"name": names[model.folder or model.path], "status": status, "problem": problem_, "hint": hint})
+    shelf = Shelf(among)
+    with progress(out) as sink:
+        for verdict in verify(stored, store, full=full, inspect=inspect_file, sink=sink):
+            status: str = verdict.status
+            found = verdict.problem
+            if found is not None and repair:
+                status, found = _repair(verdict.model, store, full=full, problem=found, sink=sink)
+            if found is not None:
+                code = max(code, exit_code(found), exit_code(verdict.problem or found))
+            results.append(
+                {
+                    "name": store.shown_name(verdict.model, shelf),
+                    "status": status,
+                    "problem": None if found is None else str(found),
+                    "hint": None if found is None else found.hint,
+                }
+            )
     if json:
         out.data(results)
     elif not results:
         out.note("nothing is stored yet")
     else:
         out.table(results, {"name": "NAME", "status": "STATUS", "problem": "PROBLEM"})
-        for hint in dict.fromkeys(result["hint"] for result in results if result["hint"]):
+        hints = [result["hint"] for result in results if result["hint"]]
+        if code == ExitCode.DAMAGED and not repair and any("owm pull" in hint for hint in hints):
+            hints.insert(0, "`owm verify --repair` fetches again what is damaged, and nothing else")
+        for hint in dict.fromkeys(hints):
             out.note(f"hint: {hint}")
     return code
 
 
-def _status(error: "OwmError") -> str:
-    from owm.errors import ModelNotFound, StoreError
+def _repair(
+    model: "StoredModel", store: "Store", *, full: bool, problem: "OwmError", sink: "Sink"
+) -> "tuple[str, OwmError | None]":
+    """Fetch what is damaged of a model; return its status then, and what still is wrong with it."""
+    from owm.errors import OwmError
+    from owm.library.keeping import inspect_file
+    from owm.store.repairing import repair
+    from owm.store.verifying import status_of, verify
 
-    return "gone" if isinstance(error, ModelNotFound) else "unreadable" if isinstance(error, StoreError) else "damaged"
+    try:
+        mended = repair(model, store, inspect=inspect_file, full=full, sink=sink)
+    except OwmError as error:
+        return status_of(problem), error
+    left = verify([store.at(model.folder) or model] if model.folder else [model], store, inspect=inspect_file)[0]
+    return ("repaired" if mended else "whole") if left.problem is None else left.status, left.problem

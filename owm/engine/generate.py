@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from owm.engine.scheduler import Chunk, Scheduler
@@ -12,6 +12,8 @@ from owm.errors import EngineError
 # With every core decoding, whatever else wakes up takes about a millisecond from it: chunks are handed over this often,
 # not singly. (At 30 times a second it cost 3 % of the rate on 2 cores, at 10 it cannot be measured.)
 HANDOVER_SECONDS = 0.1
+# Ctrl-C in the instant before a thread begins to wait is seen only when the wait ends: none is longer than this.
+WAIT_SECONDS = 0.25
 
 # Idle threads are used again: OpenMP keeps a team of workers for each thread that ever computed, and slows all of them
 # down to system calls at every barrier once there are more of those than cores.
@@ -26,7 +28,8 @@ def _wait_for(end: threading.Event, cancel: Callable[[], None]) -> None:
     while not end.is_set():
         try:
             cancel()
-            end.wait()
+            while not end.wait(WAIT_SECONDS):
+                pass
         except KeyboardInterrupt as error:
             interruption = error
     if interruption is not None:
@@ -47,7 +50,10 @@ def decoded(work: Callable[[], T], cancel: Callable[[], None]) -> T:
             has_ended.set()
 
     try:
-        return _decoders.submit(run).result()
+        future = _decoders.submit(run)
+        while not future.done():
+            wait((future,), WAIT_SECONDS)
+        return future.result()
     finally:  # also where Ctrl-C came before there was anything to wait for
         is_given_up.set()
         if has_begun.is_set() and not has_ended.is_set():
@@ -84,7 +90,7 @@ class Generation:
         """
         self._decoding = _decoders.submit(self._decode)
         try:
-            while (item := self._chunks.get()) is not None:
+            while (item := self._next()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 self._at_hand = iter(item)
@@ -112,6 +118,13 @@ class Generation:
                 return chunks
             if isinstance(item, list):
                 chunks.extend(item)
+
+    def _next(self) -> list[Chunk] | BaseException | None:
+        while True:
+            try:
+                return self._chunks.get(timeout=WAIT_SECONDS)
+            except queue.Empty:
+                continue
 
     def _decode(self) -> None:
         try:

@@ -1,5 +1,7 @@
 """The measured rates of this machine, kept in `OWM_HOME/cache/machine.json` so that they are measured once.
 
+Rates are what it can do at most, for people to see; speeds are what the parts of a model take, to predict it with.
+
 The file may be lost at any time, or be shared by several machines: each has an entry of its own.
 """
 
@@ -13,13 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from owm import paths
-from owm.hardware import bandwidth, matmul
+from owm.errors import EngineError, OwmError, UsageError
+from owm.events import Advanced, Finished, Sink, Started, ignore
+from owm.hardware import bandwidth, matmul, matvec
 from owm.hardware.machine import Machine
 from owm.publishing import publish_text
 
 VERSION = 1
 MAX_BYTES = 1 << 20
 MAX_AGE_SECONDS = 30 * 86400.0  # a machine that is virtual may move to other hardware
+DISTURBED_SECONDS = 600.0  # until what was measured beside other work is measured again
+UNKNOWN_CACHE_BYTES = 32 << 20  # where the system does not tell
+MOST = 1e30  # of anything that is measured
+STAGE = "measuring this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +64,7 @@ def rates(machine: Machine, types: Sequence[str] = (), *, path: Path | None = No
     path = path or default_path()
     entries = _load(path)
     key = f"{machine.fingerprint} {machine.build}"
-    known = None if is_fresh else _read(entries.get(key))
-    if known is not None and not 0 <= time.time() - known.measured_at < MAX_AGE_SECONDS:
-        known = None
+    known = None if is_fresh else _young(_read(entries.get(key)))
     missing = [name for name in dict.fromkeys(types) if known is None or name not in known.flops]
     if known is not None and not missing:
         return known
@@ -73,11 +79,88 @@ def rates(machine: Machine, types: Sequence[str] = (), *, path: Path | None = No
         "bytes_per_second": found.bytes_per_second,
         "flops": found.flops,
         "measured_at": found.measured_at,
+        "speeds": _speeds_in(entries.get(key)) if known else {},
     }
+    _save(path, entries)
+    return found
+
+
+def speeds(
+    machine: Machine,
+    types: Sequence[str],
+    *,
+    cache_types: Sequence[str] = ("F16",),
+    n_threads: int | None = None,
+    path: Path | None = None,
+    measures: bool = True,
+    deadline_seconds: float = math.inf,
+    sink: Sink = ignore,
+) -> matvec.Rates | None:
+    """Return what the parts of a model take on this machine; what is not known yet is measured, a second for each type.
+
+    What was measured while much else was computed is measured again, when it is asked for some time later.
+
+    Args:
+        types: of weights (`Q4_K`), the most important first; those that cannot be measured are left out.
+        cache_types: of the KV cache.
+        n_threads: that are computed with, by default one for each core.
+        measures: False to take only what is known.
+        deadline_seconds: no measurement begins after so long.
+
+    Returns:
+        None where nothing is known, and nothing is measured or ggml cannot compute.
+    """
+    path, began = path or default_path(), time.monotonic()
+    key, threads = f"{machine.fingerprint} {machine.build}", str(n_threads or machine.n_cores)
+    known = _young(_read(_load(path).get(key)))
+    if known is None and measures:
+        with suppress(OwmError):
+            known = rates(machine, path=path)
+    if known is None:
+        return None
+    cache_bytes = bandwidth.last_cache_bytes() or UNKNOWN_CACHE_BYTES
+    empty = matvec.Rates(int(threads), cache_bytes, known.bytes_per_second)
+    found = matvec.from_record(_speeds_in(_load(path).get(key)).get(threads), empty)
+    steps = found.missing(types, cache_types, disturbed_before=time.time() - DISTURBED_SECONDS)
+    if measures and steps:
+        measuring = matvec.Measuring(n_threads=int(threads), cache_bytes=cache_bytes)
+        if len(steps) > 1:
+            sink(Started(STAGE, len(steps), "parts"))
+        for number, step in enumerate(steps, 1):
+            if found.rest is not None and time.monotonic() - began > deadline_seconds:
+                break
+            try:
+                found = measuring.add(found, step)
+            except UsageError:
+                continue
+            except EngineError:
+                break
+            if len(steps) > 1:
+                sink(Advanced(STAGE, number, step[1]))
+        if len(steps) > 1:
+            sink(Finished(STAGE, time.monotonic() - began))
+        entries = _load(path)  # which another process may have written meanwhile
+        entry = entries.get(key)
+        if isinstance(entry, dict):
+            entries[key] = {**entry, "speeds": {**_speeds_in(entry), threads: matvec.record(found)}}
+            _save(path, entries)
+    return None if found.rest is None else found
+
+
+def _speeds_in(entry: object) -> dict[str, Any]:
+    """Return what an entry has of speeds, by number of threads."""
+    found = entry.get("speeds") if isinstance(entry, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _young(known: Rates | None) -> Rates | None:
+    return known if known and 0 <= time.time() - known.measured_at < MAX_AGE_SECONDS else None
+
+
+def _save(path: Path, entries: dict[str, Any]) -> None:
     with suppress(OSError):  # it is measured again, then
         path.parent.mkdir(parents=True, exist_ok=True)
         publish_text(path, json.dumps({"version": VERSION, "machines": entries}, indent=1) + "\n")
-    return found
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -97,7 +180,7 @@ def _read(entry: object) -> Rates | None:
         return None
     flops = entry["flops"]
     numbers = [entry.get("bytes_per_second"), entry.get("measured_at"), *flops.values()]
-    if not all(type(number) in (int, float) and 0 < number < math.inf for number in numbers):
+    if not all(type(number) in (int, float) and 0 < number < MOST for number in numbers):
         return None
     return Rates(
         float(entry["bytes_per_second"]),

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 from owm import paths
 from owm.errors import QuantNotFound, UsageError
 from owm.events import Sink, ignore
-from owm.library.keeping import Origin, inspect_file, keep
-from owm.store import checkpoint, pull, refs
-from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
+from owm.store import refs
+from owm.store.limits import DEFAULT, Limits
 from owm.store.local import Store
 from owm.store.model import StoredModel
 from owm.store.refs import ModelRef
 
-if TYPE_CHECKING:  # the engine is loaded when something runs: listing needs no llama.cpp
+if TYPE_CHECKING:  # loaded when something is fetched or runs: listing needs neither sources nor llama.cpp
     from owm.convert.conversion import Conversion
     from owm.convert.foreign import Converter
     from owm.engine.model import Model
     from owm.pipeline.writer import Written
+    from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
+    from owm.store.pull import PullPlan
 
 
 def open_store(environ: Mapping[str, str] | None = None) -> Store:
@@ -31,21 +32,31 @@ def open_store(environ: Mapping[str, str] | None = None) -> Store:
 
 def plan_pull(
     model: str | ModelRef, *, wants_checkpoint: bool = False, store: Store | None = None, sink: Sink = ignore
-) -> pull.PullPlan | CheckpointPlan:
+) -> "PullPlan | CheckpointPlan":
     """Find out what a reference means at its source; see `owm.store.pull.plan`."""
+    from owm.store import pull
+
     ref = refs.parse(model) if isinstance(model, str) else model
     return pull.plan(ref, store or open_store(), wants_checkpoint=wants_checkpoint, sink=sink)
 
 
 def execute_pull(
-    plan: pull.PullPlan | CheckpointPlan, *, store: Store | None = None, sink: Sink = ignore
+    plan: "PullPlan | CheckpointPlan",
+    *,
+    store: Store | None = None,
+    sink: Sink = ignore,
+    limits: Limits = DEFAULT,
 ) -> StoredModel:
     """Bring a planned model into the store, a checkpoint quantized; see `owm.store.pull.execute`."""
+    from owm.library.keeping import inspect_file
+    from owm.store import pull
+    from owm.store.checkpoint import CheckpointPlan
+
     store = store or open_store()
     if not isinstance(plan, CheckpointPlan):
-        return pull.execute(plan, store, inspect=inspect_file, sink=sink)
+        return pull.execute(plan, store, inspect=inspect_file, sink=sink, limits=limits)
     check_type(plan)
-    fetched = fetch_checkpoint(plan, store=store, sink=sink)
+    fetched = fetch_checkpoint(plan, store=store, sink=sink, limits=limits)
     if is_converted(plan):
         return store_conversion(plan, fetched, plan_conversion(plan, fetched), store=store, sink=sink)
     from owm.library import quantizing
@@ -56,12 +67,12 @@ def execute_pull(
         return quantizing.store(source, [quantizing.plan_asked(source, plan.quant, child)], child, store, sink=sink)[0]
 
 
-def is_converted(plan: CheckpointPlan) -> bool:
+def is_converted(plan: "CheckpointPlan") -> bool:
     """Tell whether a checkpoint was asked for in a type that holds its weights as they are, not quantized."""
     return plan.quant is not None and plan.quant.upper() in ("F32", "F16", "BF16")
 
 
-def check_type(plan: CheckpointPlan) -> None:
+def check_type(plan: "CheckpointPlan") -> None:
     """Refuse a checkpoint that was asked for in a type which nothing makes, before anything is fetched.
 
     Raises:
@@ -89,9 +100,11 @@ def fetch_config(model: str | ModelRef, *, store: Store | None = None, sink: Sin
         NoUsableFile: the repo has no checkpoint.
         NetworkError, NotFound: as a pull does.
     """
+    from owm.store import checkpoint
+
     store = store or open_store()
     plan = plan_pull(model, wants_checkpoint=True, store=store, sink=sink)
-    assert isinstance(plan, CheckpointPlan)
+    assert isinstance(plan, checkpoint.CheckpointPlan)
     nothing: tuple[str, ...] = ()
     return checkpoint.fetch(
         plan.config_only(), store, choose=lambda _folder, _names: nothing, check=lambda _path, _name: None, sink=sink
@@ -99,12 +112,18 @@ def fetch_config(model: str | ModelRef, *, store: Store | None = None, sink: Sin
 
 
 def fetch_checkpoint(
-    plan: CheckpointPlan, *, is_known: bool = True, store: Store | None = None, sink: Sink = ignore
-) -> FetchedCheckpoint:
+    plan: "CheckpointPlan",
+    *,
+    is_known: bool = True,
+    store: Store | None = None,
+    sink: Sink = ignore,
+    limits: Limits = DEFAULT,
+) -> "FetchedCheckpoint":
     """Bring a repo's original weights into the Hugging Face cache; nothing large before its kind is known.
 
     Args:
         is_known: whether it has to be of a kind that owm converts.
+        limits: how much of the network the download may take.
 
     Raises:
         Unsupported: owm does not convert such a checkpoint; no weights were fetched.
@@ -113,6 +132,7 @@ def fetch_checkpoint(
     from owm.convert.architectures.registry import architecture_of
     from owm.convert.checkpoint import INDEX, read_json, weight_files
     from owm.formats import safetensors
+    from owm.store import checkpoint
 
     def choose(folder: Path, names: Sequence[str]) -> Sequence[str]:
         if is_known:
@@ -124,12 +144,12 @@ def fetch_checkpoint(
         if name.endswith(".safetensors"):
             safetensors.read_header(path)
 
-    return checkpoint.fetch(plan, store or open_store(), choose=choose, check=check, sink=sink)
+    return checkpoint.fetch(plan, store or open_store(), choose=choose, check=check, sink=sink, limits=limits)
 
 
 def plan_conversion(
-    plan: CheckpointPlan,
-    fetched: FetchedCheckpoint,
+    plan: "CheckpointPlan",
+    fetched: "FetchedCheckpoint",
     *,
     type_name: str | None = None,
     pre: str | None = None,
@@ -148,8 +168,8 @@ def plan_conversion(
 
 
 def store_conversion(
-    plan: CheckpointPlan,
-    fetched: FetchedCheckpoint,
+    plan: "CheckpointPlan",
+    fetched: "FetchedCheckpoint",
     conversion: "Conversion",
     *,
     store: Store | None = None,
@@ -162,6 +182,7 @@ def store_conversion(
     """
     from owm import __version__
     from owm.convert.conversion import execute
+    from owm.library.keeping import Origin, keep
     from owm.pipeline.parts import file_names
 
     def write(path: Path) -> "list[Written]":
@@ -179,8 +200,8 @@ def store_conversion(
 
 
 def store_foreign(
-    plan: CheckpointPlan,
-    fetched: FetchedCheckpoint,
+    plan: "CheckpointPlan",
+    fetched: "FetchedCheckpoint",
     converter: "Converter",
     type_name: str,
     *,
@@ -198,6 +219,7 @@ def store_foreign(
     """
     from owm.convert.checkpoint import open_checkpoint
     from owm.convert.foreign import choose_type, run_converter
+    from owm.library.keeping import Origin, keep
 
     opened = open_checkpoint(fetched.folder)
     label = choose_type(opened, type_name)
@@ -231,6 +253,16 @@ def load(
         ref = ModelRef("path", str(model))
     else:
         ref = refs.parse(model) if isinstance(model, str) else model
-    stored = store.find(ref) or execute_pull(plan_pull(ref, store=store, sink=sink), store=store, sink=sink)
+    stored = store.find(ref)
+    if stored is None:
+        from owm.library.importing import adopt_cached
+
+        stored = adopt_cached(ref, store, sink=sink)
+    if stored is None:
+        from owm.library.pulling import plan_choice
+
+        choice = plan_choice(ref, is_curious=False, store=store, sink=sink)
+        choice.check_memory()
+        stored = execute_pull(choice.plan, store=store, sink=sink)
     store.touch(stored)
-    return Model(stored.files, n_gpu_layers=n_gpu_layers, is_verified=stored.manifest is not None, log=log)
+    return Model(stored.files, n_gpu_layers=n_gpu_layers, is_verified=stored.is_verified, log=log)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from owm.bench import history
 from owm.bench.case import Case, Subject
+from owm.bench.compare import work_key
 from owm.bench.grading import Grade, grade
 from owm.bench.ranges import Grid
 from owm.bench.record import Build, Limits, Record, record_of
@@ -99,6 +100,15 @@ class Stopped(KeyboardInterrupt):
         self.records = records
 
 
+class Broken(Exception):
+    """An error ended the measuring; `records` has what was measured by then, at least one result."""
+
+    def __init__(self, records: Sequence[Record], error: OwmError) -> None:
+        super().__init__(str(error))
+        self.records = records
+        self.error = error
+
+
 def plan(
     stored: "StoredModel",
     name: str,
@@ -126,7 +136,7 @@ def plan(
 
 def subject_of(stored: "StoredModel", name: str) -> Subject:
     """Say what is measured of a stored model."""
-    return Subject(name, tuple(stored.files), stored.manifest is not None)
+    return Subject(name, tuple(stored.files), stored.is_verified)
 
 
 def _origins(grid: Grid, settings: Mapping[str, Setting]) -> dict[str, str]:
@@ -141,7 +151,7 @@ def _tokens(stored: "StoredModel", prompt: str) -> tuple[int, ...]:
     from owm.engine.model import Model
     from owm.engine.wishes import Wishes
 
-    with Model(stored.files, n_gpu_layers=0, is_verified=stored.manifest is not None) as model:
+    with Model(stored.files, n_gpu_layers=0, is_verified=stored.is_verified) as model:
         tokens = tuple(Wishes().prompt(model, [{"role": "user", "content": prompt}]).tokens)
     if not tokens:
         raise UsageError("the prompt is empty")
@@ -167,7 +177,8 @@ def measure(
 
     Raises:
         Stopped: by Ctrl-C; what was measured by then is in the history.
-        OwmError: as `owm.bench.rounds.measure_cases`.
+        Broken: by an error, after something was measured, which is in the history.
+        OwmError: as `owm.bench.rounds.measure_cases`, before anything was measured.
     """
     from owm.hardware.machine import this_machine
 
@@ -177,7 +188,7 @@ def measure(
     limits = _limits(planned, sink)
     results: list[Measured] = []
     grades: dict[str, Grade] = {}
-    is_stopped = False
+    is_stopped, broken = False, None
 
     def recorded() -> list[Record]:
         return [
@@ -201,7 +212,12 @@ def measure(
             grades.update(_grades(planned, reference, sink))
     except KeyboardInterrupt:
         is_stopped = True
-    found = [_graded(replace(record, is_partial=is_stopped), grades.get(record.model)) for record in recorded()]
+    except OwmError as error:
+        if not results:
+            raise
+        broken = error
+    is_partial = is_stopped or broken is not None
+    found = [_graded(replace(record, is_partial=is_partial), grades.get(record.model)) for record in recorded()]
     if keeps and found:
         try:
             history.append(found)
@@ -209,6 +225,8 @@ def measure(
             sink(Warned(STAGE, f"the results are not in the history: {error}"))
     if is_stopped:
         raise Stopped(found)
+    if broken is not None:
+        raise Broken(found, broken) from broken
     return found
 
 
@@ -290,7 +308,8 @@ def earlier(
     """Return results that were made before: `last`, a date (`2026-11-23`, or more of it), or a file of results.
 
     Args:
-        like: results made just now; `last` is the last run before that has one of their models, and itself no result.
+        like: results made just now; `last` is the last run before on the same machine that did some of the same work,
+            and itself no result.
 
     Raises:
         NotFound: there are none.
@@ -302,12 +321,12 @@ def earlier(
     known = history.read(note=note)
     if what == "last":
         current = {record.run_id for record in like}
-        models = {(record.model_n_params, record.model_size) for record in like}
+        work = {_work_here(record) for record in like}
         others = history.runs([record for record in known if record.run_id not in current])
         # One that was interrupted is the last resort: not all of it is there.
         others.reverse()
         for run in sorted(others, key=lambda run: run[0].is_partial):
-            same = [record for record in run if (record.model_n_params, record.model_size) in models]
+            same = [record for record in run if _work_here(record) in work]
             if not like or same:
                 return same or run
         raise NotFound("there is no earlier result to compare with", hint="`owm bench MODEL` keeps one")
@@ -316,10 +335,15 @@ def earlier(
     current = {record.run_id for record in like}
     found = [record for record in known if record.test_time.startswith(what) and record.run_id not in current]
     if not found:
-        days = sorted({record.test_time[:10] for record in known if record.run_id not in current})
+        times = [record.test_time for record in known if record.run_id not in current]
+        days = sorted({time[:10] for time in times if _DATE.fullmatch(time)})
         hint = f"there are results of {', '.join(days[-5:])}" if days else "`owm bench MODEL` keeps results"
         raise NotFound(f"there are no results of {what}", hint=hint)
     return found
+
+
+def _work_here(record: Record) -> tuple[object, ...]:
+    return record.machine.get("fingerprint"), record.model_size, *work_key(record)
 
 
 def is_result(text: str) -> bool:
@@ -339,7 +363,9 @@ def read_file(path: Path) -> list[Record]:
     try:
         if path.stat().st_size > MAX_RESULT_BYTES:
             raise Damaged(f"{path} is too large for a file of results")
-        text = path.read_text(encoding="utf-8")
+        raw = path.read_bytes()
+        # A shell of Windows writes what goes through `>` in one of these.
+        text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError:

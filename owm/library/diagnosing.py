@@ -21,6 +21,7 @@ from owm.hardware.machine import Machine
 from owm.hardware.probe import Cores, Memory
 from owm.hardware.rates import Rates
 from owm.hardware.seclusion import Means
+from owm.store import offline
 from owm.store.local import Store
 from owm.store.model import StoredModel
 
@@ -296,7 +297,7 @@ def _size(folder: Path) -> int:
 
 
 def _hub() -> Reach:
-    if os.environ.get("OWM_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on"):
+    if offline.is_offline():
         return Reach(None, "OWM_OFFLINE is set")
     from owm.store.sources import hub
 

@@ -12,7 +12,7 @@ from owm.errors import UsageError
 from owm.formats import gguf
 from owm.store import manifest, quants
 from owm.store.download import write_error
-from owm.store.manifest import FileRecord, Manifest, ModelFacts
+from owm.store.manifest import Manifest, ModelFacts
 from owm.store.model import StoredModel
 
 if TYPE_CHECKING:
@@ -189,13 +189,7 @@ def _write_manifest(origin: Origin, label: str, written: "list[Written]", folder
         revision=origin.revision,
         commit=origin.commit,
         files=tuple(
-            FileRecord(
-                file.path.relative_to(store.home).as_posix(),
-                "owm",
-                file.size_bytes,
-                file.sha256,
-                role="model" if index == 0 else "shard",
-            )
+            store.record_of(file.path, file.sha256, "model" if index == 0 else "shard")
             for index, file in enumerate(written)
         ),
         licence=origin.licence or facts.licence,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from owm.engine.model import Model
 
 BUDGET_SECONDS = 60.0
-MIN_BUDGET_SECONDS = 5.0
+MIN_BUDGET_SECONDS, MAX_BUDGET_SECONDS = 5.0, 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def tune_model(
         open_model: with so many layers on the GPU; by default without a word.
 
     Raises:
-        UsageError: the budget is too small to find anything.
+        UsageError: the budget is too small to find anything, or longer than a day.
         OwmError: the model cannot be opened or measured, or the values cannot be kept; then those before stay.
     """
     from owm.bench.case import Subject
@@ -76,14 +76,13 @@ def tune_model(
     from owm.bench.tune import tune
     from owm.native import llama
 
-    if not budget_seconds >= MIN_BUDGET_SECONDS:
-        raise UsageError(f"--budget must be {MIN_BUDGET_SECONDS:g} s or more: {budget_seconds:g}")
+    check_budget(budget_seconds)
     began = time.perf_counter()
     path = tuned.default_path()
     tuned.load(path)  # a damaged file is told of before the work
     machine = this_machine()
     cores = probe.cores()
-    subject = Subject(name, tuple(stored.files), stored.manifest is not None)
+    subject = Subject(name, tuple(stored.files), stored.is_verified)
     first = tuning_of({key: value for key, value in (start or {}).items() if key in HARDWARE_KEYS})
     with Trials(subject, open_model or _opener(stored)) as trials:
         model = trials.model(first.n_gpu_layers)
@@ -112,6 +111,16 @@ def tune_model(
     return Outcome(kept, found)
 
 
+def check_budget(seconds: float) -> None:
+    """Refuse a budget in which nothing can be found, or that is none.
+
+    Raises:
+        UsageError: it is one of these.
+    """
+    if not MIN_BUDGET_SECONDS <= seconds <= MAX_BUDGET_SECONDS:
+        raise UsageError(f"--budget must be from {MIN_BUDGET_SECONDS:g} s to a day: {seconds:g} s")
+
+
 def max_width(model: "Model") -> int:
     """Return the most answers side by side for which memory has room, of the length that answers commonly have."""
     from owm.engine.context import DEFAULT_CONTEXT, kv_bytes_per_token
@@ -125,4 +134,4 @@ def max_width(model: "Model") -> int:
 def _opener(stored: StoredModel) -> "Callable[[int | None], Model]":
     from owm.engine.model import Model
 
-    return lambda n: Model(stored.files, n_gpu_layers=n, is_verified=stored.manifest is not None)
+    return lambda n: Model(stored.files, n_gpu_layers=n, is_verified=stored.is_verified)

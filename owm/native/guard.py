@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from owm.errors import EngineError
 
 TIMEOUT_SECONDS = 120.0
 
@@ -62,6 +64,40 @@ class Recipe:
     needs_imatrix: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ContextWish:
+    """A context as llama.cpp makes it: `n_ctx` counts the tokens of all sequences; None is llama.cpp's default."""
+
+    n_ctx: int
+    n_batch: int
+    n_ubatch: int
+    n_sequences: int = 1
+    is_unified: bool = False
+    flash_attention: bool | None = None
+    type_k: str | None = None
+    type_v: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large llama.cpp makes its buffers: `error` in its words, or bytes.
+
+    Attributes:
+        places: of each place (`CPU`, `CUDA0`), the bytes of its `state`, `compute` and `output` buffers.
+        kv_bytes: of the KV cache, wherever it is.
+        touched_bytes: what the compute buffer of the CPU would have where only the last tokens' logits are asked for.
+        process_bytes: what the process holds with the vocabulary, but for these buffers and the weights.
+        unused: tensors that llama.cpp does not load.
+    """
+
+    error: str | None
+    places: dict[str, dict[str, int]] = field(default_factory=dict)
+    kv_bytes: int = 0
+    touched_bytes: int = 0
+    process_bytes: int = 0
+    unused: tuple[str, ...] = ()
+
+
 class Child:
     """The process, which gets ready (a third of a second) while its caller does something else.
 
@@ -107,6 +143,29 @@ class Child:
         if error or answer["error"]:
             return Recipe(error or answer["error"])
         return Recipe(None, tuple(Chosen(*row) for row in answer["tensors"]), answer["needs_imatrix"])
+
+    def sizes(self, path: Path, wish: ContextWish, *, n_gpu_layers: int = 0) -> Sizes:
+        """Ask for the sizes of the buffers over a model file of which only the header need be there."""
+        request = {"what": "sizes", "path": str(path), "context": asdict(wish), "n_gpu_layers": n_gpu_layers}
+        answer, error = self._ask(request)
+        if error or answer["error"]:
+            return Sizes(error or answer["error"])
+        return Sizes(**{**answer, "unused": tuple(answer["unused"])})
+
+    def copies(self, weights: Sequence[tuple[int, tuple[int, ...], int]]) -> list[int]:
+        """Return for each weight the bytes of the copy that the CPU computes with, 0 for one that is used as it lies.
+
+        Args:
+            weights: (ggml's number of the type, shape with the row length first, experts that are used at once or 0).
+
+        Raises:
+            EngineError: ggml cannot say.
+        """
+        answer, error = self._ask({"what": "copies", "path": "", "weights": list(weights)})
+        if error:
+            raise EngineError(f"ggml does not say how it computes with these weights: {error}")
+        found: list[int] = answer["copies"]
+        return found
 
     def rest(self) -> None:
         """End the process, which takes memory, until it is asked again."""

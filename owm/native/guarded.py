@@ -15,6 +15,15 @@ def main() -> None:
         path = Path(request["path"])
         if request["what"] == "load":
             answer = _load(path, request["texts"])
+        elif request["what"] == "sizes":
+            from owm.native import sizes
+
+            wish = SimpleNamespace(**request["context"])
+            answer = sizes.measure(path, wish, n_gpu_layers=request["n_gpu_layers"])
+        elif request["what"] == "copies":
+            from owm.native.layouts import copies
+
+            answer = {"copies": copies([(kind, shape, n_used) for kind, shape, n_used in request["weights"]])}
         else:
             answer = dry_run(path, SimpleNamespace(**request["mixture"]))
         sys.stdout.write(json.dumps(answer) + "\n")

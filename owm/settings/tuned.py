@@ -21,6 +21,7 @@ ORIGIN = "tuned"
 VERSION = 1
 MAX_BYTES = 16 << 20
 LOCK_SECONDS = 10.0
+MOST = 1e6  # times as fast, that something can be
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def _read(entry: Mapping[str, Any]) -> Tuned | None:
         return None
     if len(checked) != len(values):
         return None
-    gains = {name: float(times) for name, times in gain.items() if isinstance(times, int | float)}
+    gains = {name: float(times) for name, times in gain.items() if isinstance(times, int | float) and 0 < times < MOST}
     return Tuned(
         model=entry["model"],
         machine=entry["machine"],

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from owm.errors import ModelNotFound, StoreError, UsageError
 from owm.publishing import publish_text
 from owm.store import catalog, refs
-from owm.store.download import write_error
 from owm.store.refs import ModelRef
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -94,6 +91,10 @@ class Aliases:
 
     def _change(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
         """Read, change and publish under a lock, so that two changes at once both hold."""
+        from filelock import FileLock
+
+        from owm.store.download import write_error
+
         try:
             locks = self.path.parent / "locks"
             locks.mkdir(parents=True, exist_ok=True)

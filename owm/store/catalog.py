@@ -3,7 +3,7 @@
 import difflib
 import functools
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 
 from owm.errors import ModelNotFound
@@ -48,6 +48,13 @@ class Catalog:
 
     entries: dict[str, CatalogEntry]
     wheels: dict[str, WheelPin]
+    _short_names: dict[tuple[str, str], str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for entry in self.entries.values():
+            for size, choice in entry.sizes.items():
+                for source in choice.sources:
+                    self._short_names.setdefault((source.kind, source.name.lower()), f"{entry.name}:{size}")
 
     def sources(self, ref: ModelRef) -> tuple[ModelRef, ...]:
         """Return where a short name can be had, in the order to try, each with the quant that `ref` asks for.
@@ -86,11 +93,7 @@ class Catalog:
 
     def short_name(self, source: ModelRef) -> str | None:
         """Return the short name by which a source's model can be named: `smollm2:135m`, None."""
-        for entry in self.entries.values():
-            for size, choice in entry.sizes.items():
-                if any(s.kind == source.kind and s.name.lower() == source.name.lower() for s in choice.sources):
-                    return f"{entry.name}:{size}"
-        return None
+        return self._short_names.get((source.kind, source.name.lower()))
 
     def licence_of(self, source: ModelRef) -> str | None:
         """Return the licence that the catalog names for a source's model."""

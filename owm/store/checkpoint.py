@@ -12,6 +12,7 @@ from pathlib import Path
 from owm.errors import NoUsableFile
 from owm.events import Sink, ignore
 from owm.store import catalog
+from owm.store.limits import DEFAULT, Limits
 from owm.store.local import Store
 from owm.store.refs import ModelRef
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile, Source
@@ -110,6 +111,7 @@ def fetch(
     choose: Callable[[Path, Sequence[str]], Sequence[str]],
     check: Check,
     sink: Sink = ignore,
+    limits: Limits = DEFAULT,
 ) -> FetchedCheckpoint:
     """Bring a checkpoint into the cache.
 
@@ -117,12 +119,13 @@ def fetch(
         choose: given the folder with the small files and the names of all files with weights, returns those needed, or
             raises if the checkpoint cannot be used; no weights are here by then.
         check: looks at each file before it is published.
+        limits: how much of the network the download may take.
     """
     folder = store.home  # where it would go is the source's business
     check_space(plan.name, plan.source, plan.offer, plan.files, folder)
-    side = plan.source.fetch(plan.offer, plan.side_files, folder, check=check, sink=sink)
+    side = plan.source.fetch(plan.offer, plan.side_files, folder, check=check, sink=sink, limits=limits)
     config = next(item.path for item, file in zip(side, plan.side_files, strict=True) if file.path == "config.json")
     names = set(choose(config.parent, [file.path for file in plan.weights]))
     chosen = [file for file in plan.weights if file.path in names]
-    weights = plan.source.fetch(plan.offer, chosen, folder, check=check, sink=sink)
+    weights = plan.source.fetch(plan.offer, chosen, folder, check=check, sink=sink, limits=limits)
     return FetchedCheckpoint(config.parent, (*side, *weights))

@@ -7,23 +7,27 @@ the manifest or in the Hugging Face cache. A folder without a manifest is no mod
 import hashlib
 import os
 import shlex
-import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from owm.errors import ChecksumMismatch, Damaged, MalformedFile, ModelNotFound, OwmError, UsageError
+from owm.errors import Damaged, ModelNotFound, OwmError, UsageError
 from owm.events import Sink, ignore
-from owm.store import catalog, manifest, matching, quants, refs
+from owm.store import catalog, manifest, matching, quants, refs, trees
 from owm.store.aliases import Aliases
-from owm.store.digest import sha256_of
-from owm.store.download import write_error
-from owm.store.model import Entry, StoredModel, at_path, file_exists, read_error
+from owm.store.manifest import FileRecord
+from owm.store.model import Entry, StoredModel, at_path, read_error
 from owm.store.names import safe_component
 from owm.store.refs import ModelRef
+from owm.store.shelf import Shelf
+
+if TYPE_CHECKING:  # loaded when something is locked: listing needs no lock
+    from filelock import FileLock
+
+CLOCK_TICK_NS = 20_000_000  # the times of files are as exact as this, at worst of the usual file systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,9 @@ class Store:
             StoreError: the store cannot be read at all.
         """
         found = []
-        for path in self._manifests():
+        for folder in self._folders():
             try:
-                if model := self.at(path.parent):
+                if model := self.at(folder):
                     found.append(model)
             except OwmError as problem:
                 if problems is not None:
@@ -65,7 +69,7 @@ class Store:
         """
         path = folder / manifest.FILE_NAME
         try:
-            read = manifest.parse(path.read_text("utf-8"), path)
+            read = manifest.parse(path.read_bytes().decode(), path)
         except FileNotFoundError:
             return None
         except UnicodeDecodeError as error:
@@ -103,7 +107,7 @@ class Store:
         if ref.kind == "path":
             return at_path(ref)
         stored = self.models()
-        found = self._named(ref, stored)
+        found = Shelf(stored).named(self.candidates(ref))
         text = matching.words(ref, text)
         if len(found) == 1:
             return found[0]
@@ -130,7 +134,8 @@ class Store:
             if ref.kind == "path":
                 raise
         stored = self.models()
-        names = {self.shown_name(model, stored): model for model in stored}
+        shelf = Shelf(stored)
+        names = {self.shown_name(model, shelf): model for model in stored}
         begins = [model for name, model in names.items() if name.lower().startswith(text.lower())]
         if len(begins) == 1:
             return begins[0]
@@ -141,29 +146,30 @@ class Store:
             raise problem
         near = catalog.load().nearest(text, *names) if names else None
         suggestion = f"did you mean `{near}`? " if near in names else ""
-        raise ModelNotFound(f"{text} is not stored", ref=text, hint=f"{suggestion}`owm pull {text}` fetches it")
+        other = "`owm list` shows what is" if ref.kind == "local" else f"`owm pull {text}` fetches it"
+        raise ModelNotFound(f"{text} is not stored", ref=text, hint=f"{suggestion}{other}")
 
-    def shown_name(self, model: StoredModel, among: Sequence[StoredModel] | None = None) -> str:
+    def shown_name(self, model: StoredModel, among: "Sequence[StoredModel] | Shelf | None" = None) -> str:
         """Return the shortest text that names exactly this model.
 
         Args:
-            among: all stored models, for a caller that has them already.
+            among: all stored models, for a caller that has them already; on a shelf where many names are asked for.
         """
         if model.manifest is None:
             return model.name
         among = self.models() if among is None else among
-        names = matching.names(model.name, model.manifest)
-        for name in names:
-            try:
-                if [found.folder for found in self._named(refs.parse(name), among)] == [model.folder]:
-                    return name
-            except (UsageError, ModelNotFound):
-                continue
-        return names[-1]
+        shelf = among if isinstance(among, Shelf) else Shelf(among)
+        name = model.name
+        for name in matching.names(model.name, model.manifest):
+            with suppress(UsageError, ModelNotFound):
+                if [found.folder for found in shelf.named(self.candidates(refs.parse(name)))] == [model.folder]:
+                    break
+        return name
 
     def candidates(self, ref: ModelRef) -> tuple[ModelRef, ...]:
         """Return the references at real sources that `ref` stands for, in the order to try."""
-        ref = self.aliases.expand(ref)
+        if ref.kind == "catalog":
+            ref = self.aliases.expand(ref)
         if ref.kind != "catalog":
             return (ref,)
         try:
@@ -186,7 +192,44 @@ class Store:
 
     def file_path(self, record: manifest.FileRecord) -> Path:
         """Return where a recorded file lies."""
+        if record.root == "outside":
+            return Path("/", record.path)
         return (self.hub if record.root == "hub" else self.home) / record.path
+
+    def record_of(
+        self, path: Path, sha256: str, role: manifest.Role = "model", *, may_be_outside: bool = False
+    ) -> FileRecord:
+        """Describe a whole file for a manifest, just after its sha256 was found, with what `verify` goes by later.
+
+        Args:
+            may_be_outside: the file may be another tool's or the user's, which stays where it is.
+
+        Raises:
+            Damaged: the file lies outside the store.
+            StoreError: it cannot be looked at.
+        """
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise read_error(error, path) from error
+        # A file that is changed within one tick of the file system's clock keeps its time: let that tick pass.
+        if 0 <= time.time_ns() - status.st_mtime_ns < CLOCK_TICK_NS:
+            time.sleep(CLOCK_TICK_NS / 1e9)
+        roots = sorted(((self.home, "owm"), (self.hub, "hub")), key=lambda each: len(each[0].parts), reverse=True)
+        for base, root in roots:  # the inner one first, where one lies in the other
+            if path.is_relative_to(base):
+                return FileRecord(
+                    path.relative_to(base).as_posix(),
+                    root,  # type: ignore[arg-type]
+                    status.st_size,
+                    sha256,
+                    role,
+                    status.st_mtime_ns,
+                )
+        if not may_be_outside:
+            raise Damaged(f"{os.fspath(path)} lies outside the store")
+        whole = Path(os.path.abspath(path)).as_posix()
+        return FileRecord(whole, "outside", status.st_size, sha256, role, status.st_mtime_ns)
 
     def touch(self, model: StoredModel) -> None:
         """Note that a model is being used; a store that cannot be written is no reason to fail."""
@@ -199,66 +242,23 @@ class Store:
     # -- changing --------------------------------------------------------------------------------------------------
 
     def remove(self, model: StoredModel, *, remove_hub_files: Callable[[list[Path]], None]) -> int:
-        """Remove a stored model; return the bytes freed. Files in the Hub cache go through the Hub library.
+        """Remove a stored model; return the bytes freed; see `owm.store.removing.remove`."""
+        from owm.store import removing
 
-        Raises:
-            UsageError: the model is a file of the user's that owm only refers to.
-            StoreError: the store cannot be written.
-        """
-        if model.manifest is None or model.folder is None:
-            raise UsageError(f"{model.name} is a file of yours, not in the store", hint=f"rm {model.path}")
-        with self.lock(model.folder):
-            try:
-                freed = sum(path.stat().st_size for path in model.files if path.exists())
-                (model.folder / manifest.FILE_NAME).unlink(missing_ok=True)
-                kept = [(record, self.file_path(record)) for record in model.manifest.kept_files]
-                in_hub = [path for record, path in kept if record.root == "hub" and path.exists()]
-                others = [other.manifest for other in self.models() if other.manifest]
-                shared = {self.file_path(record) for other in others for record in other.kept_files}
-                in_hub = [path for path in in_hub if path not in shared]
-                if in_hub:
-                    remove_hub_files(in_hub)
-                shutil.rmtree(model.folder)
-                self._remove_empty_parents(model.folder.parent)
-            except OSError as error:
-                raise write_error(error, model.folder) from error
-        return freed
+        return removing.remove(model, self, remove_hub_files=remove_hub_files)
 
     def verify(self, model: StoredModel, *, sink: Sink = ignore) -> None:
-        """Hash every file of a model and compare with the manifest.
+        """Hash every file of a model and compare with the manifest; see `owm.store.verifying.verify` for many.
 
         Raises:
             ModelNotFound: a file is gone.
             ChecksumMismatch, MalformedFile: a file is not what was pulled.
             StoreError: a file cannot be read.
         """
-        if model.manifest is None:
-            return
-        for number, record in enumerate(model.manifest.kept_files):
-            path = self.file_path(record)
-            if not file_exists(path):
-                if record.role == "generation_config":
-                    continue  # the model is whole without it
-                raise ModelNotFound(
-                    f"{self.shown_name(model)} is gone: {path} was removed by another program",
-                    ref=model.name,
-                    hint=f"`owm pull {self.shown_name(model)}` fetches it again",
-                )
-            hint = self.hint_to_mend(model)
-            try:
-                size = path.stat().st_size
-                if size != record.size_bytes:
-                    raise MalformedFile(path, f"it has {size} bytes instead of {record.size_bytes}", hint=hint)
-                actual = sha256_of(path, blanked=model.manifest.blanked if number == 0 else None, sink=sink)
-            except OSError as error:
-                raise read_error(error, path) from error
-            if actual != record.sha256:
-                raise ChecksumMismatch(
-                    f"{path.name} is damaged: its sha256 is not the recorded one",
-                    expected=record.sha256,
-                    actual=actual,
-                    hint=hint,
-                )
+        from owm.store import verifying
+
+        if problem := verifying.verify([model], self, full=True, sink=sink)[0].problem:
+            raise problem
 
     @contextmanager
     def reading(self, model: StoredModel) -> Iterator[None]:
@@ -270,61 +270,113 @@ class Store:
                 error.hint = self.hint_to_mend(model)
             raise
 
-    def hint_to_mend(self, model: StoredModel) -> str:
-        """Return the commands that replace a damaged stored model by a whole one."""
-        name = shlex.quote(self.shown_name(model))
-        is_shared = model.manifest is not None and any(file.root == "hub" for file in model.manifest.files)
-        return f"`owm rm {'--yes ' if is_shared else ''}{name}`, then `owm pull {name}`"
+    def hint_to_mend(self, model: StoredModel, among: "Sequence[StoredModel] | Shelf | None" = None) -> str:
+        """Return what replaces a damaged stored model by a whole one."""
+        name = shlex.quote(self.shown_name(model, among))
+        of = model.manifest
+        is_shared = of is not None and any(file.root == "hub" for file in of.files)
+        remove = f"`owm rm {'--yes ' if is_shared else ''}{name}`"
+        if of is not None and of.owner is not None and any(file.root == "outside" for file in of.files):
+            if of.owner == manifest.USER:
+                return f"the file is yours: put a whole one in its place and import it again, or {remove}"
+            return f"the file belongs to {of.owner}: have it fetched again there, then `owm verify {name}`"
+        if of is not None and (of.made_from is not None or of.source == "local"):
+            return f"it was made here: {remove}, then make it again"
+        return f"{remove}, then `owm pull {name}`"
 
     @contextmanager
     def lock(self, folder: Path, *, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold the lock of one model; `on_wait` is called once if another process has it."""
-        locks = self.home / "locks"
-        name = hashlib.sha256(str(folder.relative_to(self.home)).encode()).hexdigest()[:20]
+        with self.try_lock(folder) as is_ours:
+            if is_ours:
+                yield
+                return
+        if on_wait is not None:
+            on_wait()
+        lock = self._lock_of(folder)
         try:
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(locks / f"{name}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                if on_wait is not None:
-                    on_wait()
+            lock.acquire()
+            while trees.is_moving(self.home):
+                lock.release()
+                trees.wait_for_move(self.home)
                 lock.acquire()
         except OSError as error:
-            raise write_error(error, locks / name) from error
+            raise _lock_error(error, Path(lock.lock_file)) from error
         try:
             yield
         finally:
             lock.release()
 
+    @contextmanager
+    def try_lock(self, folder: Path) -> Iterator[bool]:
+        """Hold the lock of one model if no other process has it; gives whether it is held."""
+        from filelock import Timeout
+
+        lock = self._lock_of(folder)
+        try:
+            lock.acquire(timeout=0)
+            is_ours = not trees.is_moving(self.home)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            lock.release()
+            raise _lock_error(error, Path(lock.lock_file)) from error
+        try:
+            yield is_ours
+        finally:
+            lock.release()
+
+    def lock_path(self, folder: Path) -> Path:
+        """Return the lock file of one model; it stays when nobody holds it."""
+        name = hashlib.sha256(str(folder.relative_to(self.home)).encode()).hexdigest()[:20]
+        return self.home / "locks" / f"{name}.lock"
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _manifests(self, *parts: str) -> Iterator[Path]:
-        """Yield where manifests are, and where one may be that cannot be looked for.
+    def _lock_of(self, folder: Path) -> "FileLock":
+        from filelock import FileLock
+
+        path = self.lock_path(folder)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _lock_error(error, path) from error
+        return FileLock(path)
+
+    def _folders(self, *parts: str) -> Iterator[Path]:
+        """Yield the folders that have a manifest, and those that may have one, but cannot be looked into.
 
         Raises:
             StoreError: nothing can be looked for at all.
         """
         top = self.home.joinpath("models", *parts)
-        locked: list[Path] = []
-
-        def note(error: OSError) -> None:
-            if error.filename == str(top) and not isinstance(error, FileNotFoundError):
-                raise read_error(error, top) from error
-            locked.append(Path(error.filename))
-
-        for folder, folders, files in os.walk(top, onerror=note):
-            folders.sort()
-            if manifest.FILE_NAME in files:
-                folders.clear()
-                yield Path(folder, manifest.FILE_NAME)
-        yield from (folder / manifest.FILE_NAME for folder in locked)
+        waiting, locked = [str(top)], []
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    found = list(entries)
+            except FileNotFoundError:  # removed meanwhile
+                if folder == str(top) and trees.models_of(self.home).is_found_again():
+                    waiting.append(folder)
+                continue
+            except OSError as error:
+                if folder == str(top):
+                    raise read_error(error, top) from error
+                locked.append(folder)
+                continue
+            if manifest.FILE_NAME in [entry.name for entry in found]:
+                yield Path(folder)
+            else:
+                waiting += sorted([entry.path for entry in found if _is_folder(entry)], reverse=True)
+        yield from map(Path, locked)
 
     def _find_source(self, ref: ModelRef) -> StoredModel | None:
         stored = []
-        for path in self._manifests(ref.kind):
+        for folder in self._folders(ref.kind):
             with suppress(OwmError):
-                if model := self.at(path.parent):
+                if model := self.at(folder):
                     stored.append(model)
         newest = {model.label: model for model in reversed(matching.of_source(ref, stored)) if not model.is_gone}
         if not newest:
@@ -332,19 +384,23 @@ class Store:
         labels: list[quants.Variant[Entry]] = [quants.Variant(label or "", ()) for label in newest]
         return newest[quants.choose(labels, None, where=str(ref)).label]
 
-    def _named(self, ref: ModelRef, stored: Sequence[StoredModel]) -> list[StoredModel]:
-        """Return all of `stored` that `ref` could mean."""
-        return [model for wanted in self.candidates(ref) for model in matching.of_source(wanted, stored)]
-
     def _refuse_unreadable(self, ref: ModelRef) -> None:
         """Raise what keeps a stored model from being read, rather than have it pulled over or called not stored."""
         for wanted in self.candidates(ref):
-            for path in self._manifests(wanted.kind):
-                if matching.lies_where(path.parent, self.home / "models" / wanted.kind, wanted):
+            for folder in self._folders(wanted.kind):
+                if matching.lies_where(folder, self.home / "models" / wanted.kind, wanted):
                     with suppress(Damaged):  # is mended by a pull
-                        self.at(path.parent)
+                        self.at(folder)
 
-    def _remove_empty_parents(self, folder: Path) -> None:
-        while folder != self.home and folder.is_relative_to(self.home) and not any(folder.iterdir()):
-            folder.rmdir()
-            folder = folder.parent
+
+def _lock_error(error: OSError, path: Path) -> OwmError:
+    from owm.store.download import write_error
+
+    return write_error(error, path)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False

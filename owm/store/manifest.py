@@ -1,6 +1,7 @@
 """The manifest: one versioned JSON file per stored model that says what it is, where from, and which bytes.
 
-A manifest of a newer schema is refused by name. Paths are relative to one of two roots, so that a store can move.
+A manifest of a newer schema is refused by name; one of an older schema is read, and written anew when it changes.
+Paths are relative to a root, so that a store can move; only files of other tools are named by whole paths.
 """
 
 import json
@@ -8,29 +9,58 @@ import os
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from owm.errors import Damaged, StoreError, UsageError
 from owm.publishing import publish_text
 from owm.store import refs
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no `mtime_ns`, `owner`, `extras` and root `outside`
 FILE_NAME = "manifest.json"
+USER = "user"  # the owner of files that are nobody's but the user's
 MAX_BLANKED = 4096  # more of a file is never left out of its sha256
 
-Root = Literal["owm", "hub"]
+Root = Literal["owm", "hub", "outside"]
+Role = Literal["model", "shard", "generation_config", "template", "params", "system", "licence", "projector"]
+ROOTS = get_args(Root)
+ROLES = get_args(Role)
+_NONE = type(None)
+_OF_MANIFEST: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("ref", "source", "name", "label", "created_at"), str),
+    **dict.fromkeys(("revision", "commit", "licence", "owner"), (str, _NONE)),
+    **dict.fromkeys(("made_from", "quality"), (dict, _NONE)),
+    "gated": bool,
+}
+_OF_FACTS: dict[str, type | tuple[type, ...]] = {
+    "architecture": str,
+    **dict.fromkeys(("name", "licence"), (str, _NONE)),
+    **dict.fromkeys(("n_params", "n_ctx_train"), (int, _NONE)),
+}
+_OF_FILE: dict[str, type | tuple[type, ...]] = {
+    "path": str, "sha256": str, "size_bytes": int, "mtime_ns": (int, _NONE), "validator": (str, _NONE),
+}  # fmt: skip
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_UPWARDS = re.compile(r"(?:^|[\\/])\.\.(?:[\\/]|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One file of a model: where it lies under its root, and its exact content."""
+    """One file of a model: where it lies under its root, and its exact content.
+
+    Attributes:
+        path: relative, with `/`; whole if the root is `outside`, which means a file that another tool or the user owns.
+        mtime_ns: of the file when its content was last known to be right; None where that was not noted. It is no part
+            of what a record says of the content: records that differ in it alone are equal.
+        validator: the ETag that the file had at its source, where the source publishes no sha256.
+    """
 
     path: str
     root: Root
     size_bytes: int
     sha256: str
-    role: Literal["model", "shard", "generation_config"] = "model"
+    role: Role = "model"
+    mtime_ns: int | None = field(default=None, compare=False)
+    validator: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +79,8 @@ class Manifest:
     """What owm knows of one stored model.
 
     `ref` names the model at its source without quant, `label` is the quant as people type it, `revision` what was
-    asked for and `commit` what it resolved to.
+    asked for and `commit` what it resolved to. `owner` is the tool that the bytes belong to if they were only adopted;
+    `extras` are small files that came along.
     """
 
     ref: str
@@ -66,6 +97,8 @@ class Manifest:
     made_from: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
     generation_config: FileRecord | None = None  # of the repo: how its makers advise to sample
+    owner: str | None = None
+    extras: tuple[FileRecord, ...] = ()
     schema: int = field(default=SCHEMA)
 
     @property
@@ -75,8 +108,8 @@ class Manifest:
 
     @property
     def kept_files(self) -> tuple[FileRecord, ...]:
-        """The model's files, and the small one that came with them."""
-        return (*self.files, *((self.generation_config,) if self.generation_config else ()))
+        """The model's files, and the small ones that came with them."""
+        return (*self.files, *((self.generation_config,) if self.generation_config else ()), *self.extras)
 
     @property
     def blanked(self) -> tuple[int, int] | None:
@@ -113,26 +146,20 @@ def parse(text: str, path: Path) -> Manifest:
         raw["facts"] = ModelFacts(**raw["facts"])
         if raw.get("generation_config") is not None:
             raw["generation_config"] = FileRecord(**raw["generation_config"])
-        manifest = Manifest(**raw)
-        if schema != SCHEMA or not manifest.files or any(f.root not in ("owm", "hub") for f in manifest.kept_files):
-            raise ValueError("unknown schema, root or no files")
-        _check_types(manifest, "quality", dict | None)
-        _check_types(manifest, "ref source name label created_at", str)
-        _check_types(manifest, "revision commit licence", str | None)
-        _check_types(manifest.facts, "architecture", str)
-        _check_types(manifest.facts, "name licence", str | None)
-        _check_types(manifest.facts, "n_params n_ctx_train", int | None)
+        raw["extras"] = tuple(FileRecord(**file) for file in raw.get("extras", ()))
+        manifest = Manifest(**{**raw, "schema": SCHEMA})
+        if schema not in (1, SCHEMA) or isinstance(schema, bool) or not manifest.files:
+            raise ValueError("unknown schema or no files")
+        if any(file.root not in ROOTS or file.role not in ROLES for file in manifest.kept_files):
+            raise ValueError("unknown root or role of a file")
+        _check_types(manifest, _OF_MANIFEST)
+        _check_types(manifest.facts, _OF_FACTS)
         refs.parse(manifest.ref)
         for file in manifest.kept_files:
-            _check_types(file, "path sha256", str)
-            _check_types(file, "size_bytes", int)
-            if (
-                isinstance(file.size_bytes, bool)
-                or file.size_bytes < 0
-                or not re.fullmatch(r"[0-9a-f]{64}", file.sha256)
-            ):
+            _check_types(file, _OF_FILE)
+            if isinstance(file.size_bytes, bool) or file.size_bytes < 0 or not _SHA256.fullmatch(file.sha256):
                 raise ValueError("a size or a sha256 cannot be right")
-            if os.path.isabs(file.path) or ".." in Path(file.path).parts:
+            if os.path.isabs(file.path) != (file.root == "outside") or _UPWARDS.search(file.path):
                 raise ValueError("a path leaves its root")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as error:
         raise Damaged(
@@ -141,10 +168,10 @@ def parse(text: str, path: Path) -> Manifest:
     return manifest
 
 
-def _check_types(record: Manifest | FileRecord | ModelFacts, names: str, kind: type | UnionType) -> None:
-    for name in names.split():
+def _check_types(record: Manifest | FileRecord | ModelFacts, kinds: dict[str, type | tuple[type, ...]]) -> None:
+    for name, kind in kinds.items():
         if not isinstance(getattr(record, name), kind):
-            raise ValueError(f"{name} is not {kind}")
+            raise ValueError(f"{name} has the wrong type")
 
 
 def write(manifest: Manifest, folder: Path) -> None:

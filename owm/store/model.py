@@ -36,6 +36,13 @@ class StoredModel:
         return f"{self.name}:{self.label}" if self.label else self.name
 
     @property
+    def is_verified(self) -> bool:
+        """The files are as they were checked: they are owm's or the Hub cache's own, which change by content only."""
+        if self.manifest is None or self.manifest.owner is not None:
+            return False
+        return all(file.root != "outside" for file in self.manifest.files)
+
+    @property
     def is_gone(self) -> bool:
         """Another tool removed the files."""
         return not all(map(file_exists, self.files))

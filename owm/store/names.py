@@ -23,6 +23,13 @@ def safe_gguf_name(name: str) -> str:
     return safe_component(name[: -len(".gguf")]) + ".gguf"
 
 
+def safe_path(path: str) -> PurePosixPath:
+    """Turn a file's path inside a repo into one of which every part is safe; a `.gguf` stays one."""
+    *folders, name = PurePosixPath(path).parts
+    is_gguf = name.lower().endswith(".gguf")
+    return PurePosixPath(*map(safe_component, folders), safe_gguf_name(name) if is_gguf else safe_component(name))
+
+
 def check_repo_path(path: str) -> str:
     """Return a path from a source's listing unchanged if it stays inside its repo.
 
@@ -35,8 +42,8 @@ def check_repo_path(path: str) -> str:
         or pure.is_absolute()
         or "\\" in path
         or re.match(r"[A-Za-z]:", path)
-        or any(part in ("..", "") for part in path.split("/"))
-        or any(ord(c) < 32 or ord(c) == 127 or "\ud800" <= c <= "\udfff" for c in path)
+        or any(part in ("..", ".", "") for part in path.split("/"))
+        or not path.isprintable()  # control characters, and those that turn the direction of what follows
         or any(len(part.encode()) > 255 for part in pure.parts)
     ):
         raise Damaged(f"the source lists a file with an unsafe name: {path!r}")

@@ -1,10 +1,11 @@
 """Pulling: a plan from headers alone, then bytes, then a manifest. Nothing is a model before it has one."""
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from owm.errors import (
     Damaged,
@@ -18,9 +19,10 @@ from owm.errors import (
     SourceUnreachable,
 )
 from owm.events import Sink, Warned, ignore
-from owm.store import catalog, checkpoint, manifest, quants
+from owm.store import absent, catalog, checkpoint, extras, manifest, offline, quants
 from owm.store.checkpoint import CheckpointPlan, is_checkpoint
 from owm.store.download import write_error
+from owm.store.limits import DEFAULT, Limits
 from owm.store.local import Store
 from owm.store.manifest import FileRecord, Manifest, ModelFacts
 from owm.store.model import StoredModel
@@ -38,6 +40,7 @@ MAX_CONFIG_BYTES = 1 << 16
 
 _PUBLISHED_SO = "it was published so, nothing was kept; take another file or repo"
 
+T = TypeVar("T")
 Inspect = Callable[[Path], ModelFacts]
 
 
@@ -61,12 +64,23 @@ class PullPlan:
         """How the model will be called in listings."""
         ref = self.offer.ref.with_quant(None)
         short = catalog.load().short_name(ref)
-        return str(ref) if short is None and ref.kind != "hub" else f"{short or ref}:{self.variant.label}"
+        has_quants = short is not None or ref.kind in ("hub", "modelscope")
+        return f"{short or ref}:{self.variant.label}" if has_quants else str(ref)
 
     @property
     def licence(self) -> str | None:
         """The licence that the source names, or else the catalog."""
         return self.offer.licence or catalog.load().licence_of(self.offer.ref)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a source offers for a reference, before anything of it is chosen."""
+
+    asked: ModelRef
+    wanted: ModelRef
+    offer: Offer
+    source: Source
 
 
 def plan(
@@ -81,7 +95,43 @@ def plan(
     Raises:
         ModelNotFound, QuantNotFound, NoUsableFile, SourceUnreachable, AccessDenied, Unsupported.
     """
-    candidates = [each for each in store.candidates(ref) if each.kind != "local"] or [ref]
+    return _first(ref, store, lambda found: _plan(found, store, wants_checkpoint=wants_checkpoint), sink)
+
+
+def look(ref: ModelRef, store: Store, *, sink: Sink = ignore) -> Look:
+    """Look at what a source offers, whether anything of it can be used or not; sources are tried as `plan` does.
+
+    Raises:
+        ModelNotFound, SourceUnreachable, AccessDenied, Unsupported.
+    """
+    return _first(ref, store, lambda found: found, sink)
+
+
+def plan_of(found: Look, store: Store) -> PullPlan | CheckpointPlan:
+    """Choose files of what a source offers, as `plan` does.
+
+    Raises:
+        ModelNotFound, QuantNotFound, NoUsableFile.
+    """
+    return _plan(found, store, wants_checkpoint=False)
+
+
+def with_quant(plan: PullPlan, label: str, store: Store) -> PullPlan:
+    """Return the plan for another quant of the same repo.
+
+    Raises:
+        QuantNotFound: it has none of that name.
+    """
+    chosen = quants.choose(quants.variants(plan.offer.files), label, where=plan.offer.name)
+    return replace(plan, variant=chosen, folder=_folder(plan.offer, chosen, store))
+
+
+def _first(ref: ModelRef, store: Store, use: Callable[[Look], T], sink: Sink) -> T:
+    """Return what `use` makes of the first source that answers with something it can use."""
+    candidates = [each for each in store.candidates(ref) if each.kind != "local"]
+    if not candidates:
+        raise absent.unpublished(ref, store)
+    offline.refuse(f"{ref} is not stored, and nothing is fetched")
     problems: list[OwmError] = []
     unreachable: set[str] = set()
     for index, wanted in enumerate(candidates):
@@ -91,9 +141,7 @@ def plan(
         source = source_for(wanted, store)
         try:
             offer = source.offer(wanted, deadline=FALLBACK_SECONDS if later else PATIENT_SECONDS)
-            if wants_checkpoint or (wanted.file is None and not quants.variants(offer.files) and is_checkpoint(offer)):
-                return checkpoint.plan(ref, offer, source, wanted.quant)
-            return _plan(ref, wanted, offer, source, store)
+            return use(Look(ref, wanted, offer, source))
         except (NetworkError, NotFound, NoUsableFile) as problem:
             if isinstance(problem, SourceUnreachable):
                 unreachable.add(wanted.kind)
@@ -107,7 +155,19 @@ def plan(
     raise told
 
 
-def _plan(asked: ModelRef, wanted: ModelRef, offer: Offer, source: Source, store: Store) -> PullPlan:
+def _plan(found: Look, store: Store, *, wants_checkpoint: bool) -> PullPlan | CheckpointPlan:
+    wanted, offer = found.wanted, found.offer
+    if wants_checkpoint or (wanted.file is None and not quants.variants(offer.files) and is_checkpoint(offer)):
+        return checkpoint.plan(found.asked, offer, found.source, wanted.quant)
+    chosen = _choose(wanted, offer)
+    return PullPlan(found.asked, offer, chosen, _folder(offer, chosen, store), found.source)
+
+
+def _folder(offer: Offer, chosen: Variant[RemoteFile], store: Store) -> Path:
+    return store.folder_of(offer.source, offer.name, offer.commit or offer.revision, chosen.label)
+
+
+def _choose(wanted: ModelRef, offer: Offer) -> Variant[RemoteFile]:
     where = offer.name
     if wanted.file is not None:
         choices = quants.variants(offer.files)
@@ -130,8 +190,7 @@ def _plan(asked: ModelRef, wanted: ModelRef, offer: Offer, source: Source, store
                 if wanted.quant and (quants.label_of(part) or "").lower() == wanted.quant.lower():
                     raise _part_missing(where, part, offer) from error
             raise
-    folder = store.folder_of(offer.source, offer.name, offer.commit or offer.revision, chosen.label)
-    return PullPlan(asked, offer, chosen, folder, source)
+    return chosen
 
 
 def _nothing_usable(where: str, offer: Offer) -> NoUsableFile:
@@ -164,11 +223,14 @@ def _part_missing(where: str, part: str, offer: Offer) -> NoUsableFile:
     )
 
 
-def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = ignore) -> StoredModel:
+def execute(
+    plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = ignore, limits: Limits = DEFAULT
+) -> StoredModel:
     """Bring a planned model into the store; another process doing the same is waited for, not raced.
 
     Args:
         inspect: reads a whole model file's header before it is published, and raises if it must not be.
+        limits: how much of the network the download may take.
 
     Raises:
         NotEnoughDisk, TransferFailed, ChecksumMismatch, MalformedFile, StoreError.
@@ -194,14 +256,16 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
                 check_space(plan.name, plan.source, plan.offer, plan.variant.files, plan.folder)
         except OSError as error:
             raise write_error(error, plan.folder) from error
-        fetched = plan.source.fetch(plan.offer, plan.variant.files, plan.folder, check=check, sink=sink)
+        fetched = plan.source.fetch(plan.offer, plan.variant.files, plan.folder, check=check, sink=sink, limits=limits)
         records = tuple(
-            FileRecord(
-                *_root_of(item.path, store), item.size_bytes, item.sha256, role="model" if index == 0 else "shard"
+            replace(
+                store.record_of(item.path, item.sha256, "model" if index == 0 else "shard"), validator=file.validator
             )
-            for index, item in enumerate(fetched)
+            for index, (item, file) in enumerate(zip(fetched, plan.variant.files, strict=True))
         )
-        generation_config = _fetch_generation_config(plan, store, sink)
+        brought = extras.fetch(plan.source, plan.offer, plan.folder, store, sink=sink)
+        generation_config = next((each for each in brought if each.role == "generation_config"), None)
+        generation_config = generation_config or _fetch_generation_config(plan, store, sink)
         label = plan.variant.label
         if plan.size_bytes is None and len(fetched) == 1:
             label = quants.label_of(fetched[0].path.name) or label
@@ -216,9 +280,10 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
             files=records,
             licence=plan.licence or facts[0].licence,
             facts=ModelFacts(facts[0].architecture, facts[0].name, total, facts[0].n_ctx_train, facts[0].licence),
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            created_at=_later_than_others(plan, label, store),
             gated=plan.offer.gated,
             generation_config=generation_config,
+            extras=tuple(each for each in brought if each.role != "generation_config"),
         )
         try:
             manifest.write(made, plan.folder)
@@ -228,6 +293,17 @@ def execute(plan: PullPlan, store: Store, *, inspect: Inspect, sink: Sink = igno
     if stored is None:
         raise Damaged(f"{plan.name} disappeared while it was being stored", hint="run the same command again")
     return stored
+
+
+def _later_than_others(plan: PullPlan, label: str, store: Store) -> str:
+    """Return the time, but later than that of others of this name, which means the newest whatever the clock did."""
+    moment, ref = datetime.now(UTC), str(plan.offer.ref.with_quant(None))
+    for other in store.models():
+        of = other.manifest
+        if of is not None and (of.ref, of.label) == (ref, label):
+            with suppress(ValueError, OverflowError, TypeError):  # not a time, or one without a zone
+                moment = max(moment, datetime.fromisoformat(of.created_at) + timedelta(seconds=1))
+    return moment.isoformat(timespec="seconds")
 
 
 def _fetch_generation_config(plan: PullPlan, store: Store, sink: Sink) -> FileRecord | None:
@@ -242,7 +318,7 @@ def _fetch_generation_config(plan: PullPlan, store: Store, sink: Sink) -> FileRe
     except OwmError as problem:
         sink(Warned("pull", f"{GENERATION_CONFIG} of {plan.offer.name} is left out: {problem}"))
         return None
-    return FileRecord(*_root_of(item.path, store), item.size_bytes, item.sha256, role="generation_config")
+    return store.record_of(item.path, item.sha256, "generation_config")
 
 
 def _already_here(plan: PullPlan, store: Store) -> StoredModel | None:
@@ -251,10 +327,3 @@ def _already_here(plan: PullPlan, store: Store) -> StoredModel | None:
     except Damaged:
         return None
     return model if model is not None and not model.is_gone else None
-
-
-def _root_of(path: Path, store: Store) -> tuple[str, manifest.Root]:
-    for base, root in ((store.home, "owm"), (store.hub, "hub")):
-        if path.is_relative_to(base):
-            return path.relative_to(base).as_posix(), root  # type: ignore[return-value]
-    raise Damaged(f"{os.fspath(path)} lies outside the store")

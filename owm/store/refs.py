@@ -4,14 +4,16 @@ A reference only names; whether the model exists is for the catalog, the store a
 `str(parse(text))` names the same model as `text` in its shortest form.
 """
 
+import functools
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from owm.errors import UsageError
+from owm.store import registry_refs
 from owm.store.quants import label_of
 
 Kind = Literal["catalog", "hub", "pypi", "url", "path", "local", "ollama", "oci", "modelscope"]
@@ -24,7 +26,7 @@ _HUB = re.compile(
     rf"(?P<name>{_NAME}/{_NAME})(?:@(?P<revision>[^:@\s]+))?(?::(?:(?P<file>.+\.gguf)|(?P<quant>{_QUANT})))?",
     re.IGNORECASE,
 )
-_HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+_HUB_HOST = re.compile(r"(?:https?://)?(?:huggingface\.co|www\.huggingface\.co|hf\.co)(?=/)", re.IGNORECASE)
 _HUB_REVISION = r"(?P<revision>refs/(?:pr|convert)/[^/]+|[^/]+)"
 _HUB_PAGE = re.compile(
     rf"/(?P<name>{_NAME}/{_NAME})(?:/(?P<view>tree|blob|resolve|raw)/{_HUB_REVISION}(?:/(?P<file>.*))?)?/?"
@@ -34,17 +36,21 @@ _HUB_OTHER = ("datasets", "spaces", "collections", "papers", "docs", "blog", "ap
 _USERINFO = re.compile(r"[a-z][a-z0-9+.-]+:[/\\]+[^/\\?#]*@", re.IGNORECASE)
 _PYPI = re.compile(rf"pypi:(?P<name>{_NAME})(?:==(?P<revision>[A-Za-z0-9][A-Za-z0-9._+!-]*))?")
 _LOCAL = re.compile(rf"local:(?P<name>{_NAME})(?::(?P<quant>{_QUANT}))?")
-_OWN_SYNTAX = {"ollama": "ollama:", "oci": "oci://", "modelscope": "modelscope:"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """A parsed reference.
 
-    `name` is the catalog name, `owner/repo`, the package, the address without its query, the path, or (`local`) the
-    name under which owm keeps what it has made of files of the user's; `revision` is a
-    Hub revision, a package version, or the hash of an address with a query; `file` is a path inside a Hub repo.
-    `query` may hold a secret: it is kept for the request alone, never printed, stored or compared.
+    `name` is the catalog name, `owner/repo`, the package, the address without its query, the path, what a registry has
+    (with its host, unless that is the usual one), or (`local`) the name under which owm keeps what it has made of files
+    of the user's; `revision` is a revision of a repo, a tag (None for `latest`), a package version, or the hash of an
+    address with a query; `file` is a path inside a repo; `digest` the hex digits, or their beginning, of the sha256 of
+    a registry's manifest.
+    `query` may hold a secret: it is kept for the request alone, never printed, stored or compared; so are `mirrors`,
+    other addresses of the same file, and the `sha256` that it must have.
     """
 
     kind: Kind
@@ -54,6 +60,9 @@ class ModelRef:
     quant: str | None = None
     file: str | None = None
     query: str | None = field(default=None, repr=False, compare=False)
+    digest: str | None = None
+    mirrors: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    sha256: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return _FORMS[self.kind].print(self)
@@ -69,6 +78,7 @@ class _Form:
     print: Callable[[ModelRef], str]
 
 
+@functools.lru_cache(maxsize=4096)  # a store of many models asks for the same again and again
 def parse(text: str) -> ModelRef:
     """Parse one reference.
 
@@ -81,7 +91,7 @@ def parse(text: str) -> ModelRef:
             "an address with a user name or password in it is not taken",
             hint="give the address without the part before `@`",
         )
-    if stripped and not any(ord(c) < 32 or ord(c) == 127 for c in stripped):
+    if stripped and not _CONTROL.search(stripped):
         for form in _FORMS.values():
             if ref := form.parse(stripped):
                 return ref
@@ -110,7 +120,7 @@ def _print_catalog(ref: ModelRef) -> str:
 
 
 def _parse_hub(text: str) -> ModelRef | None:
-    address = re.match(rf"(?:https?://)?(?:{'|'.join(map(re.escape, _HUB_HOSTS))})(?=/)", text, re.IGNORECASE)
+    address = _HUB_HOST.match(text)
     if address is not None:
         return _parse_hub_address(text[address.end() :].partition("#")[0])
     if text.lower().startswith("hf://"):
@@ -179,7 +189,7 @@ def _revision(text: str | None) -> str | None:
 
 def _checked(ref: ModelRef, text: str) -> ModelRef:
     """Refuse what an address hides behind `%` if it could not be typed."""
-    if any(ord(c) < 32 or ord(c) == 127 for c in str(ref)) or _parse_hub(str(ref)) != ref:
+    if _CONTROL.search(str(ref)) or _parse_hub(str(ref)) != ref:
         raise _refusal(text)
     return ref
 
@@ -231,6 +241,31 @@ def _parse_url(text: str) -> ModelRef | None:
     return ModelRef("url", address, revision=fragment if re.fullmatch("[0-9a-f]{12}", fragment) else None)
 
 
+def with_mirrors(ref: ModelRef, mirrors: Sequence[str] = (), sha256: str | None = None) -> ModelRef:
+    """Return a web address with other addresses of the same file and the sha256 that it must have.
+
+    Raises:
+        UsageError: it is no web address, or what is given is no address or no sha256.
+    """
+    if not mirrors and sha256 is None:
+        return ref
+    if ref.kind != "url":
+        what = "mirrors are" if mirrors else "a sha256 is"
+        raise UsageError(f"{what} for a web address, not for {ref}", hint="other sources publish what their files are")
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise UsageError("a sha256 has 64 hexadecimal digits", hint="`sha256sum FILE` prints it")
+    addresses = []
+    for text in mirrors:
+        mirror = parse(text)
+        host = urlsplit(mirror.name).hostname
+        if mirror.kind != "url":
+            raise UsageError(f"not the web address of a file: {mirror}", hint="give `https://…/FILE.gguf`")
+        if mirror.name.lower().startswith("http:") and host not in _LOOPBACK:
+            raise UsageError(f"plain http is not taken: {mirror.name}", hint="use the https address")
+        addresses.append(mirror.name if mirror.query is None else f"{mirror.name}?{mirror.query}")
+    return replace(ref, mirrors=tuple(addresses), sha256=sha256.lower() if sha256 else None)
+
+
 def hash_of(address: str) -> str:
     """Return what tells an address with a query from others, without telling the query."""
     return hashlib.sha256(address.encode()).hexdigest()[:12]
@@ -249,23 +284,48 @@ def _parse_path(text: str) -> ModelRef | None:
     return ModelRef("path", text) if is_path else None
 
 
-def _own_syntax(kind: Kind) -> _Form:
-    prefix = _OWN_SYNTAX[kind]
+def _parse_ollama(text: str) -> ModelRef | None:
+    named = registry_refs.parse_ollama(text)
+    return ModelRef("ollama", **named) if named else None
 
-    def parse_whole(text: str) -> ModelRef | None:
-        rest = text[len(prefix) :]
-        return ModelRef(kind, rest) if text.startswith(prefix) and rest else None
 
-    return _Form(parse_whole, lambda ref: prefix + ref.name)
+def _parse_oci(text: str) -> ModelRef | None:
+    named = registry_refs.parse_oci(text)
+    return ModelRef("oci", **named) if named else None
+
+
+def _print_tagged(ref: ModelRef) -> str:
+    prefix = "oci://" if ref.kind == "oci" else "ollama:"
+    return registry_refs.print_tagged(prefix, ref.name, ref.revision, ref.digest, ref.quant)
+
+
+def _parse_modelscope(text: str) -> ModelRef | None:
+    if page := registry_refs.parse_modelscope_page(text):
+        text = f"modelscope:{page}"
+    if not text.startswith("modelscope:"):
+        return None
+    match = _HUB.fullmatch(text[len("modelscope:") :])
+    if match is None:
+        raise UsageError(
+            f"not a model name at ModelScope: {text!r}", hint="it is written `modelscope:OWNER/NAME[:QUANT]`"
+        )
+    revision = match["revision"]
+    return ModelRef(
+        "modelscope",
+        match["name"],
+        revision=None if revision == "master" else revision,
+        quant=match["quant"],
+        file=match["file"],
+    )
 
 
 # Tried in this order: what has a scheme first, then the Hub, then paths, then short names.
 _FORMS: dict[Kind, _Form] = {
     "pypi": _Form(_parse_pypi, _print_pypi),
     "local": _Form(_parse_local, _print_local),
-    "ollama": _own_syntax("ollama"),
-    "oci": _own_syntax("oci"),
-    "modelscope": _own_syntax("modelscope"),
+    "ollama": _Form(_parse_ollama, _print_tagged),
+    "oci": _Form(_parse_oci, _print_tagged),
+    "modelscope": _Form(_parse_modelscope, lambda ref: f"modelscope:{_print_hub(ref)}"),
     "hub": _Form(_parse_hub, _print_hub),
     "url": _Form(_parse_url, _print_url),
     "path": _Form(_parse_path, lambda ref: ref.name),

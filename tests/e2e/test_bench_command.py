@@ -128,6 +128,11 @@ def test_bars_are_drawn_when_they_are_asked_for(path: Path, capsys: pytest.Captu
         (("--fail-on-regression", "5%"), "needs something to compare with"),
         (("--compare", "last", "--fail-on-regression", "much"), "takes a share such as 5%"),
         (("--budget", "10s"), "--budget is the time for `--tune`"),
+        (("--tune", "--budget", "inf"), "--budget must be from 5 s to a day: inf s"),
+        (("--tune", "--budget", "nan"), "--budget must be from 5 s to a day: nan s"),
+        (("--tune", "--compare", "last"), "--tune searches settings and writes no results, so --compare has no place"),
+        (("--compare", "last", "--fail-on-regression", "0.05"), "say `5%` or `0.05%`"),
+        (("--parallel", "2-257"), "--parallel must be 256 or less: 257"),
         (("--reference", "m"), "--reference is what quality is measured against"),
         (("--plot", "plot.pdf"), "a plot ends in .svg or .png"),
     ],
@@ -211,6 +216,31 @@ def test_after_ctrl_c_what_was_measured_is_written_and_kept_as_partial(
     assert "interrupted: 2 results of 1 to 2 repetitions are written, and kept as partial" in found.stderr
 
 
+def test_after_an_error_what_was_measured_is_written_kept_and_the_error_said(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from owm.bench import rounds
+
+    monkeypatch.setattr(rounds, "weights_room", lambda: 1)  # one model after the other
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(path.read_bytes()[:-4096])
+    found = run_here(capsys, "bench", path, cut, *FAST, "--json")
+    assert found.exit_code == run_here(capsys, "bench", cut, *FAST).exit_code != 0
+    assert [(entry["test"], entry["is_partial"]) for entry in found.json] == [("pp8", True), ("tg4", True)]
+    assert kept() == [Record.of_members(entry) for entry in found.json]
+    assert "an error ended it: 2 results of 2 repetitions are written, and kept as partial" in found.stderr
+    assert "it is truncated" in found.stderr
+
+
+def test_a_context_that_has_no_room_in_memory_costs_no_other_result(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run_here(capsys, "bench", path, "-p", "8,900000000", "-n", "0", "-r", "1", "-t", "1", "--json")
+    assert found.exit_code == 6
+    assert [entry["test"] for entry in found.json] == ["pp8"]
+    assert re.search(r"error: pp900000000 needs [\d.]+ [GT]iB of memory for its context, ", found.stderr)
+
+
 def test_ctrl_c_ends_a_measurement_at_once(path: Path, tmp_path: Path) -> None:
     import signal
     import time
@@ -255,6 +285,7 @@ def slower(records: list[Record], ratio: float, run_id: str, day: str) -> list[R
         replace(
             record,
             samples_ts=tuple(rate * ratio for rate in record.samples_ts),
+            quick_ts=record.quick_ts * ratio,
             run_id=run_id,
             build_commit=run_id,
             test_time=f"{day}T12:00:00Z",
@@ -273,7 +304,7 @@ def saved(tmp_path: Path, name: str, records: list[Record]) -> Path:
 def records(path: Path, capsys: pytest.CaptureFixture[str]) -> list[Record]:
     """Results whose samples are all alike, so that they do not depend on what else this machine does."""
     entries = run_here(capsys, "bench", path, *FAST, "--json", "--no-history").json
-    return [replace(Record.of_members(entry), samples_ts=(100.0, 100.5, 99.5)) for entry in entries]
+    return [replace(Record.of_members(entry), samples_ts=(100.0, 100.5, 99.5), quick_ts=100.5) for entry in entries]
 
 
 def test_two_files_are_compared_and_a_slowdown_fails(
@@ -308,10 +339,28 @@ def test_what_is_measured_is_compared_with_the_last_run_or_a_day(
     found = run_here(capsys, "bench", path, *FAST, "--compare", "2026-01-02", "--fail-on-regression", "5%", "--json")
     assert found.exit_code == 1
     assert {entry["verdict"] for entry in found.json} == {"slower"}
+    history.append(slower(records, 1, "odd", "\x1b[31m"))  # no day, which is not named as one
     nothing = run_here(capsys, "bench", path, *FAST, "--compare", "2026-01-04")
     assert nothing.exit_code == 3
     assert "hint: there are results of " in nothing.stderr
     assert "2026-01-02, 2026-01-03" in nothing.stderr
+    assert "[31m" not in nothing.stderr
+
+
+def test_last_is_the_last_run_of_the_same_work_on_the_same_machine(
+    records: list[Record], path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = [replace(each, machine={"fingerprint": "other"}) for each in slower(records, 1e-4, "x", "2026-01-03")]
+    history.append(slower(records, 1e4, "same", "2026-01-02"))
+    history.append(elsewhere)
+    assert run_here(capsys, "bench", path, "-p", "4", "-n", "0", "-r", "1", "-t", "1").exit_code == 0
+    found = run_here(capsys, "bench", path, *FAST, "-pg", "4,2", "--compare", "last", "--json")
+    assert [entry["verdict"] for entry in found.json] == ["slower", "slower"]
+    assert "1 of the results has nothing to be compared with" in found.stderr
+    assert "another machine" not in found.stderr
+    found = run_here(capsys, "bench", path, *FAST, "--compare", "2026-01-03", "--json")
+    assert [entry["verdict"] for entry in found.json] == ["faster", "faster"]
+    assert "warning: the results before are of another machine" in found.stderr
 
 
 def test_the_form_that_was_asked_for_keeps_stdout_to_itself(
@@ -347,6 +396,15 @@ def test_results_of_llama_bench_itself_are_compared_as_well(capsys: pytest.Captu
         "tg4 @ d8",
         "pp8+tg2 @ d8",
     ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_results_that_a_shell_of_windows_wrote_are_read(
+    records: list[Record], encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path, "a.json", records)
+    path.write_bytes(path.read_text().encode(encoding))
+    assert run_here(capsys, "bench", "--compare", path, path).exit_code == 0
 
 
 def test_a_history_that_cannot_be_written_costs_no_result(

@@ -143,7 +143,7 @@ def test_an_architecture_that_is_not_known_costs_no_weights(hub: HubServer) -> N
     done = run(["-m", "owm", "run", "acme/tiny", "hi"])
     refused(done, 5, "owm cannot convert LlamaForCausalLMX")
     assert "LlamaForCausalLM" in done.stderr
-    assert not hub.asked("model.safetensors", "GET")
+    assert not list(Path(os.environ["HF_HOME"]).rglob("*.safetensors")), "no more than its header is looked at"
 
 
 def test_a_type_that_nothing_makes_is_refused_before_the_download(hub: HubServer) -> None:
@@ -163,7 +163,7 @@ def test_the_type_named_with_a_repo_is_made(hub: HubServer, asked: str) -> None:
 def test_a_pull_says_what_it_would_do(hub: HubServer) -> None:
     publish(hub)
     done = run(["-m", "owm", "pull", "acme/tiny", "--dry-run"])
-    assert done.startswith("would pull the original weights of acme/tiny")
+    assert "\nwould pull the original weights of acme/tiny" in done
     assert "quantize" in done
 
 

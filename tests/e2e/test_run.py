@@ -147,7 +147,7 @@ def test_environment_and_model_file_set_the_sampling(tmp_path: Path) -> None:
         (["MODEL", "hi", "-c", "10"], 2, "the asked-for context holds 10"),
         (["MODEL", "the tin " * 2000], 2, "the model's context holds 512"),
         (["MODEL", "hi", "--gpu-layers", "5"], 2, "--gpu-layers needs a build"),
-        (["ollama:qwen3:8b", "hi"], 5, "cannot fetch from ollama"),
+        (["ollama:a/b/c/d", "hi"], 2, "not a model name of Ollama's"),
         (["http://example.com/m.gguf", "hi"], 2, "plain http is not taken"),
     ],
 )
@@ -288,11 +288,14 @@ def _serve(hub: HubServer, name: str = "acme/tiny-GGUF") -> None:
     hub.add(Repo(name, files, licence="mit"))
 
 
-def test_a_model_that_is_not_stored_is_pulled_after_one_line(hub: HubServer) -> None:
+def test_a_model_that_is_not_stored_is_pulled_after_its_size_licence_and_reason_are_said(hub: HubServer) -> None:
     _serve(hub)
     first = run(["-m", "owm", "run", "acme/tiny-GGUF", "the", *FEW])
     assert first.exit_code == 0, first.stderr
-    assert re.fullmatch(r"pulling acme/tiny-GGUF:Q4_K_M: [\d.]+ KiB, licence mit\n", first.stderr)
+    reason, pulling, licence = first.stderr.splitlines()
+    assert reason.startswith("Q4_K_M is the usual choice")
+    assert re.fullmatch(r"pulling acme/tiny-GGUF:Q4_K_M: [\d.]+ KiB, licence mit", pulling)
+    assert licence.startswith("licence: MIT License: any use")
     hub.requests.clear()
     again = run(["-m", "owm", "run", "acme/tiny-GGUF", "the", *FEW])
     assert again.stderr == ""

@@ -69,7 +69,7 @@ def test_every_command_works_on_it_without_a_network(stored: Path) -> None:
     assert [model["name"] for model in listed] == ["smollm2:135m:Q4_1"]
     assert set(listed[0]) == {
         "name", "quant", "source", "revision", "commit", "licence", "architecture", "n_params", "n_ctx_train",
-        "size_bytes", "path", "files", "quality", "is_gone", "created_at", "last_used",
+        "size_bytes", "path", "files", "quality", "is_gone", "owner", "created_at", "last_used",
     }  # fmt: skip
     assert listed[0]["n_params"] == 134515008
     shown = run(["-m", "owm", "show", "smollm2", "--json"]).json
@@ -101,7 +101,7 @@ def test_aliases_and_names_lead_to_the_same_file(stored: Path, tmp_path: Path) -
     os.environ["OWM_HOME"] = str(tmp_path)
     assert run(["-m", "owm", "alias", "small", str(stored)]).exit_code == 0
     assert run(["-m", "owm", "path", "small"]).strip() == str(stored)
-    assert run(["-m", "owm", "alias", "--json"]).json == [{"name": "small", "model": str(stored)}]
+    assert run(["-m", "owm", "alias", "--json"]).json == [{"name": "small", "model": str(stored), "is_stored": True}]
     assert run(["-m", "owm", "alias", "smollm2", "x/y"]).exit_code == 2
     assert run(["-m", "owm", "alias", "--remove", "small"]).exit_code == 0
     assert run(["-m", "owm", "path", "small"]).exit_code == 3

@@ -26,7 +26,8 @@ MAIN_COMMIT = "a1b2c3d4" * 5
 class Repo:
     """A model repo. Every `.gguf` is an LFS file served by the CDN; the rest is answered directly.
 
-    `tokens` are those that may read it if it is gated or private; `sha256` and `sizes` tell lies about files.
+    `tokens` are those that may read it if it is gated or private; `sha256` and `sizes` tell lies about files. `card` is
+    added to what the model card says, `facts` to what the Hub itself says of the repo.
     """
 
     name: str
@@ -39,6 +40,8 @@ class Repo:
     branches: tuple[str, ...] = ("main",)
     sha256: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def oid(self, path: str) -> str:
         """Return the name of a file's content: sha256 for LFS files, git's blob hash for others."""
@@ -97,6 +100,7 @@ class HubServer:
     def __init__(self, *repos: Repo) -> None:
         self.repos = {repo.name: repo for repo in repos}
         self.renamed: dict[str, str] = {}
+        self.accounts: dict[str, str] = {}  # token -> whose it is
         self.plain: dict[str, bytes] = {}  # served at `/plain/NAME` without anything of the Hub
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
@@ -294,6 +298,10 @@ class _HubHandler(_Handler):
                 self.send_bytes(b"", status=404, ranges=False)
             else:
                 self.send_bytes(body, ETag=f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+        elif path == "/api/whoami-v2":
+            self._who()
+        elif path == "/api/models":
+            self._search()
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+))?", path):
             self._api(found[1], found[2], unquote(found[3] or "main"))
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -332,18 +340,31 @@ class _HubHandler(_Handler):
             self.send_json([self._entry(repo, path) for path in wanted if path in repo.files])
         else:
             with_blobs = "blobs=true" in urlsplit(self.path).query.lower()
-            self.send_json(
-                {
-                    "id": repo.name,
-                    "modelId": repo.name,
-                    "sha": repo.commit,
-                    "private": repo.private,
-                    "gated": "auto" if repo.gated else False,
-                    "tags": [],
-                    "cardData": {"license": repo.licence} if repo.licence else None,
-                    "siblings": [self._sibling(repo, path, with_blobs) for path in sorted(repo.files)],
-                }
-            )
+            siblings = [self._sibling(repo, path, with_blobs) for path in sorted(repo.files)]
+            self.send_json(_said_of(repo) | {"siblings": siblings})
+
+    def _who(self) -> None:
+        name = self.hub.accounts.get(self.headers.get("Authorization", "").removeprefix("Bearer "))
+        if name is None:
+            self.send_json({"error": "Invalid username or password."}, 401)
+        else:
+            token = {"displayName": "a laptop", "role": "read"}
+            self.send_json({"type": "user", "name": name, "auth": {"type": "access_token", "accessToken": token}})
+
+    def _search(self) -> None:
+        """Answer a search as the Hub does, by words of the name and by tags; bounds of size are ignored."""
+        asked = parse_qs(urlsplit(self.path).query)
+        words = (asked.get("search") or [""])[0].lower().split()
+        found = [
+            said
+            for repo in list(self.hub.repos.values())
+            if not repo.private and all(word in repo.name.lower() for word in words)
+            for said in [_said_of(repo)]
+            if set(asked.get("filter", ())) <= set(said["tags"])
+        ]
+        key = (asked.get("sort") or ["downloads"])[0]
+        found.sort(key=lambda said: said.get(key) or 0, reverse=True)
+        self.send_json(found[: int((asked.get("limit") or ["1000"])[0])])
 
     def _sibling(self, repo: Repo, path: str, with_blobs: bool) -> dict[str, object]:
         sibling: dict[str, object] = {"rfilename": path}
@@ -391,6 +412,22 @@ class _CdnHandler(_Handler):
             self.send_bytes(b"", status=404, ranges=False)
         else:
             self.send_bytes(body, ETag=f'"{path.removeprefix("/lfs/")}"')
+
+
+def _said_of(repo: Repo) -> dict[str, Any]:
+    """Return what the Hub's interface says of a repo, without its files."""
+    card = ({"license": repo.licence} if repo.licence else {}) | repo.card
+    kinds = {kind for kind in ("gguf", "safetensors") for path in repo.files if path.lower().endswith(kind)}
+    return {
+        "id": repo.name,
+        "modelId": repo.name,
+        "author": repo.name.partition("/")[0],
+        "sha": repo.commit,
+        "private": repo.private,
+        "gated": "auto" if repo.gated else False,
+        "tags": [*sorted(kinds), *([f"license:{card['license']}"] if "license" in card else [])],
+        "cardData": card or None,
+    } | repo.facts
 
 
 def is_lfs(path: str) -> bool:

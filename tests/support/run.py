@@ -32,7 +32,12 @@ def run_here(capsys: "pytest.CaptureFixture[str]", *args: str | os.PathLike[str]
     from owm.cli.app import main
 
     capsys.readouterr()
-    code = main([*map(os.fspath, args)])
+    was_offline = os.environ.get("OWM_OFFLINE")
+    try:
+        code = main([*map(os.fspath, args)])
+    finally:
+        if was_offline is None:
+            os.environ.pop("OWM_OFFLINE", None)  # `--offline` means the process, which goes on here
     said = capsys.readouterr()
     output = Output(said.out)
     output.stderr, output.exit_code = said.err, code

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -52,6 +51,7 @@ def command(
     raw: c.ChatRawOpt = False,
     plain: c.PlainOpt = False,
     json: c.ChatJsonOpt = False,
+    offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
 ) -> int:
@@ -239,21 +239,12 @@ class _HungUp(SystemExit):
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let the signals that end programs end this one in order, and let none be lost."""
+    """Let the signals that end programs end this one in order."""
 
     def end(number: int, _frame: object) -> None:
         is_gone = number == getattr(signal, "SIGHUP", None)
         raise (_HungUp if is_gone else SystemExit)(128 + number)
 
-    def rescue(unraisable: "sys.UnraisableHookArgs") -> None:
-        """Ctrl-C may come while Python runs something from which nothing can be raised: then it comes once more."""
-        if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            main = threading.main_thread().ident
-            threading.Timer(0.01, signal.pthread_kill, (main, signal.SIGINT)).start()
-        else:
-            hook(unraisable)
-
-    hook, sys.unraisablehook = sys.unraisablehook, rescue
     before: dict[int, Callable[..., Any] | int | None] = {}
     for name in ("SIGTERM", "SIGHUP"):
         if (number := getattr(signal, name, None)) is not None and signal.getsignal(number) is signal.SIG_DFL:
@@ -261,7 +252,6 @@ def ended_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

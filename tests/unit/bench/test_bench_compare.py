@@ -56,6 +56,32 @@ def test_a_tenth_slower_is_found_between_two_single_runs(drift: float, noise: fl
     assert share("faster", ratio=1 / 0.9, drift=drift, noise=noise) >= 0.95
 
 
+def disturbed(draw: random.Random, name: str, *, rate: float = 100.0) -> Record:
+    """A run on a busy machine: its level drifts little, and other work slows whole stretches of it by up to a half."""
+    level = rate * math.exp(draw.gauss(0, 0.01))
+    rates = [level * (1 - draw.uniform(0.0, 0.5) * (draw.random() < 0.7)) for _ in range(5)]
+    quick = level * (1 - abs(draw.gauss(0, 0.01)))  # some steps of some sample met nobody
+    return replace(BASE, samples_ts=tuple(rates), quick_ts=max(quick, *rates), run_id=name, test_time=name)
+
+
+def test_on_a_busy_machine_the_quickest_moments_tell_a_tenth_slower_from_an_equal_run() -> None:
+    draw = random.Random(8)
+    n_same = n_slower = 0
+    for number in range(TRIES):
+        known = [disturbed(draw, f"h{number}-{i}") for i in range(12)]
+        before = disturbed(draw, "a")
+        n_same += compare([before], [disturbed(draw, "b")], known)[0].verdict == "no difference"
+        n_slower += compare([before], [disturbed(draw, "b", rate=90)], known)[0].verdict == "slower"
+    assert n_same / TRIES >= 0.95
+    assert n_slower / TRIES >= 0.9
+
+
+def test_the_rates_of_two_records_are_of_one_kind() -> None:
+    mine = replace(BASE, samples_ts=(90.0, 91.0, 92.0), quick_ts=110.0, run_id="a")
+    theirs = replace(BASE, samples_ts=(90.0, 91.0, 92.0), quick_ts=0.0, run_id="b")
+    assert compare([mine], [theirs])[0].ratio == pytest.approx(1)
+
+
 def test_a_tenth_slower_is_found_on_a_drifting_machine_from_several_runs() -> None:
     draw = random.Random(2)
     n = 0

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,14 @@ def test_a_record_comes_back_from_its_members_and_from_nothing_less() -> None:
         ({"samples_ts": [1.0, "2"]}, "samples_ts is no list"),
         ({"samples_ts": []}, "there is no rate"),
         ({"samples_ts": [0.0]}, "there is no rate"),
+        ({"samples_ts": [math.inf]}, "samples_ts is no list"),
+        ({"samples_ts": [1e20]}, "there is no rate"),
+        ({"samples_ts": [5e-324]}, "there is no rate"),
+        ({"samples_ns": [10**400]}, "samples_ns is no list"),
+        ({"quick_ts": -1.0}, "there is no rate"),
+        ({"n_batch": 10**400}, "n_batch cannot be"),
         ({"machine": []}, "machine cannot be"),
+        ({"machine": {"fingerprint": []}}, "machine cannot be"),
     ],
 )
 def test_members_of_another_kind_are_refused(changes: dict[str, object], message: str) -> None:
@@ -122,3 +130,13 @@ def test_members_of_another_kind_are_refused(changes: dict[str, object], message
         Record.of_members(entries[0] | changes)
     with pytest.raises(UsageError, match="n_gen is missing"):
         Record.of_members({name: value for name, value in entries[0].items() if name != "n_gen"})
+
+
+def test_results_of_an_older_llama_bench_are_read() -> None:
+    [entry, *_], _, _ = theirs("md")
+    newer = ("load_mode", "lazy_mode", "fit_target", "no_host", "n_depth", "test", "tensor_buft_overrides")
+    older = {name: value for name, value in entry.items() if name not in newer} | {"flash_attn": True}
+    found = Record.of_members(older)
+    assert (found.samples_ts, found.flash_attn, found.load_mode) == (tuple(entry["samples_ts"]), 1, "")
+    with pytest.raises(UsageError, match="n_gen is missing"):
+        Record.of_members({name: value for name, value in older.items() if name != "n_gen"})

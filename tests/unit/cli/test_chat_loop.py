@@ -1,9 +1,7 @@
 """The loop of a conversation and its commands, with real tiny models and a person who types what is written here."""
 
 import json
-import sys
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import pytest
 from owm.chat.session import Session
 from owm.chat.sessions import open_sessions
 from owm.cli.chat.actions import ACTIONS
-from owm.cli.chat.command import ended_by_signals
 from owm.cli.chat.commands import COMMANDS
 from support.chat_front import talk
 from support.scripted_gguf import write_scripted_gguf
@@ -298,7 +295,6 @@ def test_screen_commands(model: Path) -> None:
 
 
 def test_a_conversation_is_kept_while_nobody_types(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
 
     from owm.cli.chat import desk as chat_desk
     from owm.library.chatting import Chat
@@ -328,24 +324,3 @@ def test_an_answer_that_cannot_be_made_ends_nothing(tmp_path: Path) -> None:
     assert front.heard[2] == "< Hello there."
     assert len(session.turns) == 4
     assert front.offered[2] == "boom"
-
-
-def test_a_ctrl_c_that_python_could_not_raise_comes_once_more() -> None:
-    class Thing:
-        pass
-
-    def interrupted(_reference: object) -> None:
-        raise KeyboardInterrupt
-
-    things = [Thing()]
-    reference = weakref.ref(things[0], interrupted)
-
-    def lose_one() -> None:
-        things.clear()
-        time.sleep(5)
-
-    before = sys.unraisablehook
-    with ended_by_signals(), pytest.raises(KeyboardInterrupt):
-        lose_one()
-    assert reference() is None
-    assert sys.unraisablehook is before

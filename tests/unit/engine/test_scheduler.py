@@ -4,6 +4,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -512,8 +513,10 @@ def test_whoever_stops_waiting_cancels_the_work() -> None:
     main = threading.main_thread().ident or 0
 
     def work() -> bool:
-        while "result" not in (frame.name for frame in traceback.extract_stack(sys._current_frames()[main])):
-            pass  # until it waits
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            if "wait" in (frame.name for frame in traceback.extract_stack(sys._current_frames()[main])):
+                break
         signal.pthread_kill(main, signal.SIGINT)
         return cancelled.wait(30)
 

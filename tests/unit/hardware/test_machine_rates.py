@@ -151,6 +151,7 @@ def test_machines_that_share_a_home_have_their_own_rates(quick: list[str]) -> No
         b'{"version": 1, "machines": {"KEY": {"bytes_per_second": 1e9, "flops": {"f16": "x"}, "measured_at": 1}}}',
         b'{"version": 1, "machines": {"KEY": {"bytes_per_second": true, "flops": {}, "measured_at": 1}}}',
         b'{"version": 1, "machines": {"KEY": {"bytes_per_second": Infinity, "flops": {}, "measured_at": NOW}}}',
+        b'{"version": 1, "machines": {"KEY": {"bytes_per_second": 1%s, "flops": {}, "measured_at": 1}}}' % (b"0" * 400),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_measured_anew_and_mended(content: bytes, quick: list[str], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tuned values on disk: for one model, machine and build each, and what becomes of a file that is not what it was."""
 
 import json
+import math
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,15 @@ def test_an_entry_that_no_setting_takes_is_passed_over_and_kept(changes: dict[st
     tuned.save(path, other)
     assert tuned.load(path) == [ONE, other]
     assert len(json.loads(path.read_text())["tuned"]) == 3
+
+
+@pytest.mark.parametrize("times", [10**400, "1", -1, 0, math.nan, math.inf])
+def test_a_gain_that_cannot_be_costs_no_value(times: Any, path: Path) -> None:
+    tuned.save(path, ONE)
+    raw = json.loads(path.read_text())
+    raw["tuned"][0]["gain"]["answer"] = times
+    path.write_text(json.dumps(raw))
+    assert tuned.load(path) == [ONE]
 
 
 def test_many_that_save_at_once_lose_nothing(path: Path) -> None:

@@ -25,7 +25,7 @@ NAME = "generation_config.json"
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(sources.hub, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(sources.hub_client, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture

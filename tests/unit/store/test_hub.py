@@ -41,7 +41,7 @@ Q8 = model_bytes(900_000, seed=8)
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(sources.hub, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(sources.hub_client, "FIRST_WAIT_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_a_private_repo_needs_the_right_token(
 
 
 @pytest.mark.parametrize(
-    ("token", "login"), [(None, "run `hf auth login` or set HF_TOKEN"), ("hf_x", "check that your token")]
+    ("token", "login"), [(None, "run `owm login` or set HF_TOKEN"), ("hf_x", "check that your token")]
 )
 def test_a_gated_repo_says_where_to_accept_and_how_to_log_in(
     hub: HubServer, repo: Repo, store: Store, monkeypatch: pytest.MonkeyPatch, token: str | None, login: str

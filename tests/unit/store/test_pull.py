@@ -18,7 +18,6 @@ from owm.errors import (
     SourceUnreachable,
     StoreError,
     TransferFailed,
-    Unsupported,
     UsageError,
 )
 from owm.events import Event, Warned
@@ -353,9 +352,6 @@ def test_a_page_instead_of_a_model_is_not_published(hub: HubServer, store: Store
         ("http://example.org/m.gguf", UsageError, "plain http is not taken"),
         ("https://example.org/m.bin", ModelNotFound, "names no .gguf file"),
         ("https://example.org/", ModelNotFound, "names no .gguf file"),
-        ("ollama:llama3.2", Unsupported, "cannot fetch from ollama"),
-        ("oci://host/repo:tag", Unsupported, "cannot fetch from oci"),
-        ("modelscope:o/r", Unsupported, "cannot fetch from modelscope"),
     ],
 )
 def test_what_cannot_be_fetched_is_said_without_asking_anybody(

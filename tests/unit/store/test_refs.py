@@ -1,10 +1,13 @@
 """References: every form by example, and parse/print as a round trip."""
 
+import time
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from owm.errors import UsageError
+from owm.store import registry_refs
 from owm.store.refs import ModelRef, parse
 
 TABLE = {
@@ -89,10 +92,38 @@ TABLE = {
     ".": ModelRef("path", "."),
     "C:\\models\\x.gguf": ModelRef("path", "C:\\models\\x.gguf"),
     "C:/models/x": ModelRef("path", "C:/models/x"),
-    # forms that keep their own syntax whole
-    "ollama:llama3.2:1b": ModelRef("ollama", "llama3.2:1b"),
-    "oci://host:5000/repo:tag@sha256:00ff": ModelRef("oci", "host:5000/repo:tag@sha256:00ff"),
+    # Ollama
+    "ollama:llama3.2": ModelRef("ollama", "llama3.2"),
+    "ollama:llama3.2:latest": ModelRef("ollama", "llama3.2"),
+    "ollama:llama3.2:1b": ModelRef("ollama", "llama3.2", revision="1b"),
+    "ollama:library/llama3.2:1b": ModelRef("ollama", "llama3.2", revision="1b"),
+    "ollama:registry.ollama.ai/library/llama3.2": ModelRef("ollama", "llama3.2"),
+    "ollama:Registry.Ollama.AI/me/x:y": ModelRef("ollama", "me/x", revision="y"),
+    "ollama:localhost:5000/me/x": ModelRef("ollama", "localhost:5000/me/x"),
+    "ollama:hf.co/owner/repo:Q4_K_M": ModelRef("ollama", "hf.co/owner/repo", revision="Q4_K_M"),
+    "ollama:qwen3:8b:Q4_K_M": ModelRef("ollama", "qwen3", revision="8b", quant="Q4_K_M"),
+    "ollama:qwen3:latest:Q4_K_M": ModelRef("ollama", "qwen3", quant="Q4_K_M"),
+    "ollama:qwen3@sha256:00ff00ff": ModelRef("ollama", "qwen3", digest="00ff00ff"),
+    "https://ollama.com/library/qwen3:8b": ModelRef("ollama", "qwen3", revision="8b"),
+    "https://ollama.com/library/qwen3/tags": ModelRef("ollama", "qwen3"),
+    "https://ollama.com/me/x": ModelRef("ollama", "me/x"),
+    # OCI registries
+    "oci://host:5000/repo": ModelRef("oci", "host:5000/repo"),
+    "oci://host:5000/repo:latest": ModelRef("oci", "host:5000/repo"),
+    "oci://Host/a/b:T.a-g_1": ModelRef("oci", "host/a/b", revision="T.a-g_1"),
+    "oci://host:5000/repo:tag@sha256:00ff00ff": ModelRef("oci", "host:5000/repo", revision="tag", digest="00ff00ff"),
+    "oci://host/repo@sha256:00ff00ff:Q8_0": ModelRef("oci", "host/repo", digest="00ff00ff", quant="Q8_0"),
+    "oci://host/repo:tag:Q8_0": ModelRef("oci", "host/repo", revision="tag", quant="Q8_0"),
+    "oci://[::1]:5000/repo": ModelRef("oci", "[::1]:5000/repo"),
+    "oci://docker.io/ai/smollm2": ModelRef("oci", "docker.io/ai/smollm2"),
+    "oci://index.docker.io/smollm2": ModelRef("oci", "docker.io/library/smollm2"),
+    # ModelScope
     "modelscope:owner/repo": ModelRef("modelscope", "owner/repo"),
+    "modelscope:owner/repo@master": ModelRef("modelscope", "owner/repo"),
+    "modelscope:owner/repo@v1:Q4_K_M": ModelRef("modelscope", "owner/repo", revision="v1", quant="Q4_K_M"),
+    "modelscope:owner/repo:a/b c.gguf": ModelRef("modelscope", "owner/repo", file="a/b c.gguf"),
+    "https://modelscope.cn/models/owner/repo": ModelRef("modelscope", "owner/repo"),
+    "https://www.modelscope.cn/models/owner/repo/files": ModelRef("modelscope", "owner/repo"),
 }
 
 
@@ -121,7 +152,6 @@ def test_printing_a_parsed_reference_names_the_same_model(text: str) -> None:
         "owner/",
         "/".join("abcd"),
         "pypi:",
-        "ollama:",
         "smollm2:",
         "x@y",
         "owner/repo@",
@@ -137,6 +167,40 @@ def test_what_names_nothing_is_refused(text: str) -> None:
         parse(text)
     assert caught.value.hint is not None
     assert "owner/repo" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ollama:",
+        "ollama:a/b/c/d",
+        "ollama:../x",
+        "ollama:x:",
+        "ollama:x@sha256:xyz",
+        "ollama:h:99999/a/b",
+        "oci://",
+        "oci://host",
+        "oci://host/../x",
+        "oci://host/Repo",
+        "oci://host:0/repo",
+        "oci://host/repo:",
+        "modelscope:",
+        "modelscope:owner",
+        "modelscope:owner/repo@",
+    ],
+)
+def test_what_begins_like_a_form_and_is_none_is_told_how_it_is_written(text: str) -> None:
+    with pytest.raises(UsageError, match="not a model name") as caught:
+        parse(text)
+    assert f"it is written `{text.partition(':')[0]}:" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("text", ["ollama:" + "a" * 20_000 + "!", "oci://" + "a-" * 20_000, "oci://h/" + "a-" * 20_000])
+def test_a_long_name_is_refused_at_once(text: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(UsageError):
+        parse(text)
+    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -282,3 +346,16 @@ def test_what_owm_makes_of_files_of_the_users_has_a_name(text: str, name: str, q
 def test_what_is_no_local_name_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse(text)
+
+
+@given(
+    st.from_regex(registry_refs._OLLAMA, fullmatch=True).map("ollama:{}".format)
+    | st.from_regex(registry_refs._OCI, fullmatch=True).map("oci://{}".format)
+)
+def test_names_at_registries_are_read_as_they_are_printed(text: str) -> None:
+    try:
+        ref = parse(text)
+    except UsageError:  # a port that is none
+        return
+    assert parse(str(ref)) == ref
+    assert str(parse(str(ref))) == str(ref)

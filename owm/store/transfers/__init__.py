@@ -1,0 +1,1 @@
+"""How the bytes of one file come here. The door to it is `owm.store.download`."""
