@@ -66,8 +66,7 @@ class Assembly(Intake):
             self._report()
             if self._is_complete():
                 return
-            for connection in ended:
-                self._settle(connection)
+            self._settle(ended)
             now = time.monotonic()
             self._start_connections(now)
             if self._watch.is_worth_more(now):
@@ -138,9 +137,13 @@ class Assembly(Intake):
         self._flusher.start(self._snapshot)
         self._write_note(is_due=True)  # from now on the file may have gaps
 
-    def _settle(self, connection: Connection) -> None:
-        if connection.problem is not None and not connection.is_left:
-            self._settle_problem(connection, connection.problem)
+    def _settle(self, ended: list[Connection]) -> None:
+        n_changes = self._n_changes
+        for connection in ended:
+            if self._n_changes > n_changes:
+                return  # all has begun again: the others failed with what is forgotten
+            if connection.problem is not None and not connection.is_left:
+                self._settle_problem(connection, connection.problem)
 
     def _settle_problem(self, connection: Connection, problem: BaseException) -> None:
         """Decide what becomes of the download when a connection has failed."""

@@ -152,6 +152,24 @@ def test_a_file_that_changes_between_parts_starts_again(server: LineServer, part
     assert partial.read_bytes() == other
 
 
+def test_a_change_that_all_connections_see_at_once_is_one_change(
+    server: LineServer, partial: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MIN_PART_BYTES", 1 << 18)
+    other = model_bytes(len(BODY), seed=4)
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Advanced) and event.done > 2_000_000 and server.files["m.gguf"] is not other:
+            server.files["m.gguf"] = other
+            time.sleep(0.7)  # all connections come to the end of their parts before anything is decided
+
+    limits = Limits(n_connections=5)
+    assert (
+        download(transfer(server, is_known=False), partial, sink=sink, limits=limits)
+        == hashlib.sha256(other).hexdigest()
+    )
+
+
 def test_a_file_that_never_stays_the_same_is_given_up(server: LineServer, partial: Path) -> None:
     server.bytes_per_second = None
     server.behave = lambda asked: Line(etag='"other"') if asked.begin else Line(cut_after=5_000_000)
