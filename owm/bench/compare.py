@@ -7,9 +7,10 @@ both sets, and in the history of this machine. Where little is known it leans on
 compared as well; how large that is, is an assumption and no measurement. Several cases are compared at once; the
 intervals hold together, each is that much wider.
 
-What else a machine does only ever slows a run down, so a run's rate is that of its quickest moments, which differ far
-less from run to run than its mean does; the further the two are apart, the less is known. Where a record does not tell
-(another program's), it is the median of its samples.
+What else a machine does only ever slows a run down, so a run's rate is that of its quickest moments, which differ less
+from run to run than its mean does (6 against 8 % on a busy virtual machine); the further the two are apart, the less is
+known, by shares that are assumptions too. Where a record does not tell (another program's), it is the median of its
+samples. Runs of the two sets that took turns are compared turn by turn: then a machine that becomes slower moves both.
 ref: A. Gelman and others, Bayesian Data Analysis, 3rd edition, 2.6: the scaled inverse chi-squared distribution as the
 prior of a variance, after which the mean is Student's
 """
@@ -32,6 +33,7 @@ MAX_WAY = 0.2  # from a run's quickest moments to its median: however much more 
 DISTURBED_SHARE = 0.1  # of the way from a run's quickest moments to its median, taken for a deviation of the former
 CONFIDENCE = 0.95
 FAR = 6.0  # times the usual step: no drift, but a change
+MIN_TURNS = 5
 MAX_HISTORY = 20  # runs of a case from which its variance is learnt
 
 Verdict = Literal["faster", "slower", "no difference"]
@@ -128,16 +130,22 @@ def _compared(
     is_quick = all(record.quick_ts > 0 for record in (*before, *after))
     sides = [[location(record, is_quick=is_quick) for record in side] for side in (before, after)]
     log_ratio = statistics.fmean(sides[1]) - statistics.fmean(sides[0])
-    compared = {_identity(record) for record in (*before, *after)}
-    squares = sum((value - statistics.fmean(side)) ** 2 for side in sides for value in side)
-    freedom = sum(len(side) - 1 for side in sides)
-    for record in {case_key(side[0]): side[0] for side in (before, after)}.values():
-        others = [each for each in known.get(case_key(record), ()) if _identity(each) not in compared]
-        for group in _like(others, is_quick=is_quick):
-            variance, n = _from_run_to_run(group)
-            squares, freedom = squares + n * variance, freedom + n
-    scale = math.sqrt(1 / len(before) + 1 / len(after))
-    margin = scale * _spread(squares, freedom, _within((*before, *after), is_quick=is_quick), (1 + confidence) / 2)
+    within = _within((*before, *after), is_quick=is_quick)
+    if (turns := _turns(before, after, is_quick=is_quick)) is not None:
+        squares = sum((value - statistics.fmean(turns)) ** 2 for value in turns)
+        # A turn is a difference of two runs: twice the variance, here of one.
+        spread = _spread(squares / 2, len(turns) - 1, within, (1 + confidence) / 2, enough=MIN_TURNS - 1)
+    else:
+        compared = {_identity(record) for record in (*before, *after)}
+        squares = sum((value - statistics.fmean(side)) ** 2 for side in sides for value in side)
+        freedom = sum(len(side) - 1 for side in sides)
+        for record in {case_key(side[0]): side[0] for side in (before, after)}.values():
+            others = [each for each in known.get(case_key(record), ()) if _identity(each) not in compared]
+            for group in _like(others, is_quick=is_quick):
+                variance, n = _from_run_to_run(group)
+                squares, freedom = squares + n * variance, freedom + n
+        spread = _spread(squares, freedom, within, (1 + confidence) / 2)
+    margin = math.sqrt(1 / len(before) + 1 / len(after)) * spread
     first = after[0]
     return Compared(
         model=first.model or first.model_type,
@@ -153,6 +161,18 @@ def _compared(
     )
 
 
+def _turns(before: Sequence[Record], after: Sequence[Record], *, is_quick: bool) -> list[float] | None:
+    """Return after - before of each pair of runs that followed each other, None where the two sides took no turns."""
+    runs = sorted(
+        [*((each, False) for each in before), *((each, True) for each in after)], key=lambda run: run[0].test_time
+    )
+    pairs = list(zip(runs[::2], runs[1::2], strict=False))
+    if len(before) != len(after) or len(pairs) < MIN_TURNS or any(a[1] == b[1] for a, b in pairs):
+        return None
+    both = [(a, b) if b[1] else (b, a) for a, b in pairs]
+    return [location(new[0], is_quick=is_quick) - location(old[0], is_quick=is_quick) for old, new in both]
+
+
 def location(record: Record, *, is_quick: bool) -> float:
     """Return the logarithm of a run's rate: in its quickest moments, or the median of its samples."""
     return math.log(record.quick_ts) if is_quick else _median(record)
@@ -166,7 +186,7 @@ def _identity(record: Record) -> Key:
     return record.run_id, record.test_time, record.samples_ns
 
 
-def _spread(squares: float, freedom: int, within: float, share: float) -> float:
+def _spread(squares: float, freedom: int, within: float, share: float, *, enough: int = ENOUGH_FREEDOM) -> float:
     """Return the deviation of a run times Student's quantile.
 
     Where runs were seen to differ more than the prior says, and often enough, the prior counts for nothing.
@@ -174,7 +194,7 @@ def _spread(squares: float, freedom: int, within: float, share: float) -> float:
     prior = PRIOR_DEVIATION**2 + within
     n = PRIOR_FREEDOM + freedom
     found = math.sqrt((PRIOR_FREEDOM * prior + squares) / n) * student_quantile(share, n)
-    if freedom >= ENOUGH_FREEDOM and squares / freedom > prior:
+    if freedom >= enough and squares / freedom > prior:
         found = max(found, math.sqrt(squares / freedom) * student_quantile(share, freedom))
     return found
 

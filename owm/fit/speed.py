@@ -5,12 +5,12 @@ attention over what was read before, of recurrent states, and of what each node 
 nothing in it that was fitted to models.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from owm.fit.work import Heads, Matrix, Work, work_of
-from owm.formats.gguf import TENSOR_TYPES, Header, TensorEntry
+from owm.formats.gguf import TENSOR_TYPES, Header
 from owm.hardware.matvec import PROMPT, Product, Rates, Rest
 
 Limit = Literal["memory", "compute", "attention", "overhead"]
@@ -61,7 +61,7 @@ def predict(
     """Return how fast the model would be on the CPU; None if a type of it is not among the rates.
 
     Args:
-        headers: of all files of the model; see `retyped` for one whose header is not at hand.
+        headers: of all files of the model; see `owm.fit.memory.retyped` for one whose header is not at hand.
         rates: what `owm.hardware.rates.speeds(machine, type_names(headers))` gives, where that is not None.
         n_ctx_filled: tokens that each answer has in its context already.
         n_parallel: answers that are made side by side.
@@ -83,26 +83,6 @@ def predict(
     return Speed(
         max(1, n_parallel) / made.seconds, PROMPT / read.seconds, made.limit(rates), bool(used & rates.disturbed.keys())
     )
-
-
-def retyped(headers: Sequence[Header], types: Mapping[str, str]) -> tuple[Header, ...]:
-    """Return the headers with other types of tensors: tensor name to type (`Q4_K`), others as they are.
-
-    Offsets stay what they were: such a header says what is in a file, not where.
-    """
-    return tuple(
-        replace(header, tensors=tuple(_retyped(tensor, types.get(tensor.name)) for tensor in header.tensors))
-        for header in headers
-    )
-
-
-def _retyped(tensor: TensorEntry, type_name: str | None) -> TensorEntry:
-    if type_name is None or type_name.upper() not in _TYPES:
-        return tensor
-    number, n_values, n_bytes = _TYPES[type_name.upper()]
-    if tensor.shape[0] % n_values:
-        return tensor
-    return replace(tensor, type_id=number, n_bytes=tensor.n_elements // n_values * n_bytes)
 
 
 @dataclass(frozen=True, slots=True)

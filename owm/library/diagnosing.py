@@ -299,11 +299,11 @@ def _size(folder: Path) -> int:
 def _hub() -> Reach:
     if offline.is_offline():
         return Reach(None, "OWM_OFFLINE is set")
-    from owm.store.sources import hub
+    from owm.store.sources import hub_client
 
     try:
-        return Reach(True, hub.ask_whether_there(HUB_SECONDS))
+        return Reach(True, hub_client.ask_whether_there(HUB_SECONDS))
     except OwmError as error:
-        if hub.is_offline():
+        if hub_client.is_offline():
             return Reach(None, "HF_HUB_OFFLINE is set")
         return Reach(False, str(error))

@@ -5,10 +5,10 @@ its own, so a request runs in a thread that is given up when its time is over.
 """
 
 import json
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -71,7 +71,9 @@ def ask(
     host = host_of(url)
     for attempt in range(TRIES):
         answer = within(
-            until, lambda: _once(until, url, dict(headers or {}), method, limit if wants_body else None), host
+            until - time.monotonic(),
+            lambda: _once(until, url, dict(headers or {}), method, limit if wants_body else None),
+            f"{host} did not answer in time",
         )
         if answer.status in accepts or (answer.status < 500 and answer.status != 429):
             return answer
@@ -99,28 +101,27 @@ def _patience(answer: Answer, usual: float) -> float:
     return float(text) if text.isdigit() and len(text) < 10 else usual
 
 
-def within(until: float, call: Callable[[], T], host: str) -> T:
-    """Make a call that asks a host; give it up when its time is over.
+def within(seconds: float, call: Callable[[], T], message: str) -> T:
+    """Make a call that may hang where no timeout reaches (a name lookup); give it up after `seconds`.
 
     Raises:
-        SourceUnreachable: it took too long.
+        SourceUnreachable: it took too long, in the words of `message`.
     """
-    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            answers.put((call(), None))
+            future.set_result(call())
         except BaseException as error:
-            answers.put((None, error))
+            future.set_exception(error)
 
     threading.Thread(target=run, name="owm-ask", daemon=True).start()
     try:
-        answer, problem = answers.get(timeout=max(until - time.monotonic(), 0.05))
-    except queue.Empty:
-        raise SourceUnreachable(f"{host} did not answer in time", hint="check the network") from None
-    if problem is not None:
-        raise problem
-    return answer  # type: ignore[return-value]
+        return future.result(timeout=max(seconds, 0.05))
+    except TimeoutError:
+        if future.done():
+            raise
+        raise SourceUnreachable(message, hint="check the network") from None
 
 
 def _once(until: float, url: str, headers: dict[str, str], method: str, limit: int | None) -> Answer:

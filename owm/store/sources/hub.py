@@ -16,11 +16,10 @@ from owm.store.download import Digest, Transfer, discard, download, new_session,
 from owm.store.limits import DEFAULT, Limits
 from owm.store.names import check_repo_path
 from owm.store.refs import ModelRef
+from owm.store.sources.asking import within
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
 from owm.store.sources.hub_card import card_of
-from owm.store.sources.hub_client import ask_whether_there as ask_whether_there
-from owm.store.sources.hub_client import gated_error, host, library, patiently, translated, within
-from owm.store.sources.hub_client import is_offline as is_offline
+from owm.store.sources.hub_client import gated_error, host, library, patiently, translated
 from owm.store.sources.placing import bytes_on_disk
 
 if TYPE_CHECKING:

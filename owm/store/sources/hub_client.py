@@ -5,9 +5,7 @@ With `hub` and its neighbours `hub_search` and `hub_login` the only importer of 
 """
 
 import os
-import queue
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from urllib.parse import urlsplit
 from owm.errors import AccessDenied, ModelNotFound, NetworkError, SourceUnreachable, TransferFailed, UsageError
 from owm.store import offline, proxies
 from owm.store.refs import ModelRef
+from owm.store.sources.asking import within
 
 T = TypeVar("T")
 _TRIES = 4
@@ -32,6 +31,7 @@ def library() -> Any:
     _check_settings()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")  # it would pass on what a server wants said
     import huggingface_hub
     from huggingface_hub import constants, utils  # noqa: F401
 
@@ -97,26 +97,6 @@ def ask_whether_there(seconds: float) -> str:
         return f"{host()} answered HTTP {answer.status_code}"
 
     return within(2 * seconds, ask, f"{host()} did not answer in {2 * seconds:g} s")
-
-
-def within(seconds: float, call: Callable[[], T], message: str) -> T:
-    """Run a call that may hang where no timeout reaches (name lookup); give it up after `seconds`."""
-    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            answers.put((call(), None))
-        except BaseException as error:
-            answers.put((None, error))
-
-    threading.Thread(target=run, name="owm-hub", daemon=True).start()
-    try:
-        answer, problem = answers.get(timeout=max(seconds, 0.05))
-    except queue.Empty:
-        raise SourceUnreachable(message) from None
-    if problem is not None:
-        raise problem
-    return answer  # type: ignore[return-value]
 
 
 def patiently(call: Callable[[], T], *, until: float = float("inf")) -> T:

@@ -12,8 +12,8 @@ from typing import Any
 from owm.errors import AccessDenied, SourceUnreachable, UsageError
 from owm.store.download import write_error
 from owm.store.refs import ModelRef
-from owm.store.sources.hub_client import host, library, patiently, translated, within
-from owm.store.sources.hub_client import is_offline as is_offline
+from owm.store.sources.asking import within
+from owm.store.sources.hub_client import host, is_offline, library, patiently, translated
 
 _PATIENT_SECONDS = 15.0
 _ACCOUNT = ModelRef("hub", "your account")

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 from owm.errors import UsageError
 from owm.store.card import Card
 from owm.store.refs import ModelRef
+from owm.store.sources.asking import within
 from owm.store.sources.hub_card import card_of
-from owm.store.sources.hub_client import host, library, patiently, translated, within
+from owm.store.sources.hub_client import host, library, patiently, translated
 
 Sort = Literal["downloads", "likes", "trending", "created", "modified"]
 SORTS: tuple[Sort, ...] = get_args(Sort)

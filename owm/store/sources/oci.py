@@ -4,25 +4,18 @@ Credentials are those of Docker's config file; without any, one is a guest. Whic
 `layer_kinds`.
 """
 
-import json
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from owm.errors import Damaged, ModelNotFound, NotFound, NoUsableFile, OwmError, Unsupported, UsageError
-from owm.events import Sink
+from owm.errors import Damaged, ModelNotFound, NoUsableFile, OwmError, Unsupported, UsageError
 from owm.store import quants
-from owm.store.download import write_error
 from owm.store.licence_text import licence_of
-from owm.store.limits import DEFAULT, Limits
 from owm.store.refs import ModelRef
 from owm.store.registry_refs import LATEST, place_of
-from owm.store.same import FindSame, nothing
-from owm.store.sources.base import Check, Extra, Fetched, Offer, RemoteFile
-from owm.store.sources.layer_files import LayerFiles, model_name, of_layer
+from owm.store.sources.base import Extra, Offer, RemoteFile
+from owm.store.sources.layer_files import model_name, of_layer
 from owm.store.sources.layer_kinds import Sorted, named, sort
 from owm.store.sources.registry_client import (
     DOCKER_INDEX,
@@ -34,19 +27,15 @@ from owm.store.sources.registry_client import (
     RemoteManifest,
     registry_at,
 )
+from owm.store.sources.registry_source import MAX_EXTRA_BYTES, RegistrySource, config_of
 
 _ACCEPTED = (OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX)
-MAX_EXTRA_BYTES = 1 << 20
 MAX_CONFIG_BYTES = 1 << 16
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-class OciSource:
+class OciSource(RegistrySource):
     """Models in OCI registries, kept in owm's own tree."""
-
-    def __init__(self, same: FindSame = nothing) -> None:
-        self.same = same
-        self._registries: dict[ModelRef, Registry] = {}  # with what lets one in
 
     def offer(self, ref: ModelRef, *, deadline: float) -> Offer:
         """Read manifest and config, and the beginning of a layer where these do not say what it is."""
@@ -64,7 +53,7 @@ class OciSource:
             hint = f"it has: {', '.join(tags[:12])}{', …' if len(tags) > 12 else ''}" if tags else "check the name"
             raise ModelNotFound(f"{ref.name} has no {what}", ref=str(ref), hint=hint) from error
         found = _chosen(registry, top, until)
-        config = _config(registry, found, until)
+        config = config_of(registry, found, until)
         sorted_ = sort(
             found.layers,
             lambda layer, begin, n_bytes: registry.part(layer, begin, n_bytes, until=until),
@@ -83,44 +72,9 @@ class OciSource:
             extras=_extras(sorted_),
         )
 
-    def free_space_folder(self, offer: Offer, folder: Path) -> Path:
-        """The store's own disk must have the room."""
-        return folder
-
-    def partial_bytes(self, offer: Offer, files: Sequence[RemoteFile], folder: Path) -> int:
-        """Count what an earlier download left, and what the store has under another name."""
-        return self._files(offer).bytes_here(files, folder)
-
-    def fetch(
-        self,
-        offer: Offer,
-        files: Sequence[RemoteFile],
-        folder: Path,
-        *,
-        check: Check,
-        sink: Sink,
-        limits: Limits = DEFAULT,
-    ) -> list[Fetched]:
-        """Download into `folder`."""
-        try:
-            return self._files(offer).fetch(files, folder, check=check, sink=sink, limits=limits)
-        except OSError as error:
-            raise write_error(error, folder / "file") from error
-
-    def read(self, offer: Offer, file: RemoteFile, begin: int, n_bytes: int) -> bytes:
-        """Ask the registry, or the host it redirects to, for a part."""
-        return self._files(offer).read(file, begin, n_bytes)
-
-    def _files(self, offer: Offer) -> LayerFiles:
-        return LayerFiles(self._registry(offer.ref), self.same)
-
-    def _registry(self, ref: ModelRef) -> Registry:
-        return self._registries.setdefault(ref, _registry(ref))
-
-
-def _registry(ref: ModelRef) -> Registry:
-    host, _, repository = ref.name.partition("/")
-    return registry_at(host, repository)
+    def _registry_of(self, ref: ModelRef) -> Registry:
+        host, _, repository = ref.name.partition("/")
+        return registry_at(host, repository)
 
 
 def _chosen(registry: Registry, top: RemoteManifest, until: float) -> RemoteManifest:
@@ -140,16 +94,6 @@ def _chosen(registry: Registry, top: RemoteManifest, until: float) -> RemoteMani
     if chosen.manifests:
         raise Unsupported(f"{registry.repository} at {registry.name} is a list of lists of manifests")
     return chosen
-
-
-def _config(registry: Registry, found: RemoteManifest, until: float) -> dict[str, Any]:
-    if found.config is None or not 2 < found.config.size_bytes <= MAX_EXTRA_BYTES:
-        return {}
-    try:
-        stated = json.loads(registry.blob(found.config, until=until))
-    except (ValueError, RecursionError, NotFound):
-        return {}
-    return stated if isinstance(stated, dict) else {}
 
 
 def _quant(config: dict[str, Any]) -> str | None:

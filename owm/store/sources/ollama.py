@@ -4,24 +4,17 @@ What needs more than llama.cpp and one file (adapters, safetensors, models that 
 `OWM_OLLAMA_REGISTRY` puts another registry in the place of the usual one; `OLLAMA_HOST` is about Ollama's own server.
 """
 
-import json
 import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from owm.errors import ModelNotFound, NotFound, OwmError, Unsupported, UsageError
-from owm.events import Sink
+from owm.errors import ModelNotFound, OwmError, Unsupported, UsageError
 from owm.store import ollama_files
-from owm.store.download import write_error
 from owm.store.licence_text import licence_of
-from owm.store.limits import DEFAULT, Limits
 from owm.store.refs import ModelRef
 from owm.store.registry_refs import LATEST, OLLAMA_HOST, place_of
-from owm.store.same import FindSame, nothing
-from owm.store.sources.base import Check, Extra, Fetched, Offer, RemoteFile
-from owm.store.sources.layer_files import LayerFiles, made_file, model_name, of_layer
+from owm.store.sources.base import Extra, Offer
+from owm.store.sources.layer_files import made_file, model_name, of_layer
 from owm.store.sources.registry_client import (
     DOCKER_MANIFEST,
     OCI_MANIFEST,
@@ -31,18 +24,14 @@ from owm.store.sources.registry_client import (
     checked_base,
     registry_at,
 )
+from owm.store.sources.registry_source import MAX_EXTRA_BYTES, RegistrySource, config_of
 
 VARIABLE = "OWM_OLLAMA_REGISTRY"
-MAX_EXTRA_BYTES = 1 << 20
 _ELSEWHERE = "other models of the Hub, `owner/repo`, have a GGUF for nearly all of them"
 
 
-class OllamaSource:
+class OllamaSource(RegistrySource):
     """Models of Ollama's registry, kept in owm's own tree."""
-
-    def __init__(self, same: FindSame = nothing) -> None:
-        self.same = same
-        self._registries: dict[ModelRef, Registry] = {}  # with what lets one in
 
     def offer(self, ref: ModelRef, *, deadline: float) -> Offer:
         """Read the manifest and the small layers that say what it is."""
@@ -57,7 +46,7 @@ class OllamaSource:
             )
         except ModelNotFound as error:
             raise _not_found(ref, registry, tag) from error
-        config = _config(registry, found, until)
+        config = config_of(registry, found, until)
         _refuse_unusable(ref, found, config)
         model = next(layer for layer in found.layers if layer.media_type == ollama_files.MODEL)
         name = model_name(f"{ref.name.rpartition('/')[2]}-{tag}", _text(config, "file_type"))
@@ -73,49 +62,14 @@ class OllamaSource:
             extras=_extras(registry, found, until),
         )
 
-    def free_space_folder(self, offer: Offer, folder: Path) -> Path:
-        """The store's own disk must have the room."""
-        return folder
-
-    def partial_bytes(self, offer: Offer, files: Sequence[RemoteFile], folder: Path) -> int:
-        """Count what an earlier download left, and what the store has under another name."""
-        return self._files(offer).bytes_here(files, folder)
-
-    def fetch(
-        self,
-        offer: Offer,
-        files: Sequence[RemoteFile],
-        folder: Path,
-        *,
-        check: Check,
-        sink: Sink,
-        limits: Limits = DEFAULT,
-    ) -> list[Fetched]:
-        """Download into `folder`."""
-        try:
-            return self._files(offer).fetch(files, folder, check=check, sink=sink, limits=limits)
-        except OSError as error:
-            raise write_error(error, folder / "file") from error
-
-    def read(self, offer: Offer, file: RemoteFile, begin: int, n_bytes: int) -> bytes:
-        """Ask the registry, or the host it redirects to, for a part."""
-        return self._files(offer).read(file, begin, n_bytes)
-
-    def _files(self, offer: Offer) -> LayerFiles:
-        return LayerFiles(self._registry(offer.ref), self.same)
-
-    def _registry(self, ref: ModelRef) -> Registry:
-        return self._registries.setdefault(ref, _registry(ref))
-
-
-def _registry(ref: ModelRef) -> Registry:
-    parts = ref.name.split("/")
-    if len(parts) == 3:
-        return registry_at(parts[0], "/".join(parts[1:]))
-    repository = "/".join(parts if len(parts) == 2 else ("library", *parts))
-    if stated := os.environ.get(VARIABLE):
-        return Registry(checked_base(stated, VARIABLE), OLLAMA_HOST, repository)
-    return registry_at(OLLAMA_HOST, repository)
+    def _registry_of(self, ref: ModelRef) -> Registry:
+        parts = ref.name.split("/")
+        if len(parts) == 3:
+            return registry_at(parts[0], "/".join(parts[1:]))
+        repository = "/".join(parts if len(parts) == 2 else ("library", *parts))
+        if stated := os.environ.get(VARIABLE):
+            return Registry(checked_base(stated, VARIABLE), OLLAMA_HOST, repository)
+        return registry_at(OLLAMA_HOST, repository)
 
 
 def _not_found(ref: ModelRef, registry: Registry, tag: str) -> ModelNotFound:
@@ -124,17 +78,6 @@ def _not_found(ref: ModelRef, registry: Registry, tag: str) -> ModelNotFound:
     else:
         hint = "check the name and the tag"
     return ModelNotFound(f"{registry.name} has no {ref.name} with the tag {tag}", ref=str(ref), hint=hint)
-
-
-def _config(registry: Registry, found: RemoteManifest, until: float) -> dict[str, Any]:
-    """Return what the manifest's config says of the model; a registry without one says nothing."""
-    if found.config is None or not 0 < found.config.size_bytes <= MAX_EXTRA_BYTES:
-        return {}
-    try:
-        stated = json.loads(registry.blob(found.config, until=until))
-    except (ValueError, RecursionError, NotFound):
-        return {}
-    return stated if isinstance(stated, dict) else {}
 
 
 def _text(config: dict[str, Any], key: str) -> str | None:

@@ -125,7 +125,11 @@ class Registry:
             As `read_range` does.
         """
         transfer = self.transfer(layer, self.repository)
-        return within(until, lambda: read_range(transfer, begin, n_bytes), self.name)
+        return within(
+            until - time.monotonic(),
+            lambda: read_range(transfer, begin, n_bytes),
+            f"{self.name} did not answer in time",
+        )
 
     def tags(self, *, until: float) -> list[str]:
         """Return the tags of the repository; none if the registry does not tell."""
@@ -242,6 +246,7 @@ class _Entry:
         self.name = name
         self.repository = repository
         self._credentials: Credentials | None = None
+        self._stranger: str | None = None  # who would have had to be told the password
         self._value: str | None = None
         self._token_url: str | None = None
         self._stale_at = float("inf")
@@ -265,7 +270,9 @@ class _Entry:
             if self._value is not None and self._token_url is None:
                 return False
             if self._credentials is None:
-                self._credentials = credentials_for(self.name)
+                self._credentials = credentials_for(
+                    DOCKER_HOST if self.name == DOCKER_HOST else urlsplit(self.base).netloc
+                )
             if scheme == "basic" and self._credentials.basic:
                 self._value = self._credentials.basic
                 return True
@@ -280,7 +287,9 @@ class _Entry:
         """Return the error for a registry that does not let one in."""
         host = self.name
         known = self._credentials or Credentials()
-        if known.helper:
+        if self._stranger is not None:
+            hint = f"it asks for the password at {self._stranger}, which is not told that of {host}"
+        elif known.helper:
             hint = f"its password is kept by docker-credential-{known.helper}, which owm does not run"
         elif known.password:
             hint = f"check that {known.user or 'the user'} of `docker login {host}` may read it"
@@ -303,7 +312,7 @@ class _Entry:
 
     def _fetch_token(self, until: float) -> None:
         assert self._token_url is not None
-        basic = self._credentials.basic if self._credentials else None
+        basic = self._password_for(self._token_url)
         headers = {"Authorization": basic} if basic else {}
         answer = ask(self._token_url, until=until, headers=headers, limit=1 << 18)
         if answer.status != 200:
@@ -316,6 +325,21 @@ class _Entry:
         holds = float(seconds) if isinstance(seconds, int | float) and 0 < seconds < 1e6 else _TOKEN_SECONDS
         self._value = f"Bearer {token}"
         self._stale_at = time.monotonic() + 0.7 * holds
+
+    def _password_for(self, url: str) -> str | None:
+        """Return what a place for tokens may be told: at the registry's own host and in its domain its password."""
+        host = host_of(url)
+        if _is_of_domain(host, DOCKER_HOST if self.name == DOCKER_HOST else host_of(self.base)):
+            return self._credentials.basic if self._credentials else None
+        basic = credentials_for(urlsplit(url).netloc).basic  # where the user has logged in there, too
+        self._stranger = host if basic is None and self._credentials and self._credentials.basic else None
+        return basic
+
+
+def _is_of_domain(host: str, registry: str) -> bool:
+    """Tell whether one of two hosts is the other, or above it: `auth.docker.io` of `docker.io`."""
+    shorter, longer = sorted((host, registry), key=len)
+    return longer == shorter or ("." in shorter and longer.endswith(f".{shorter}"))
 
 
 class _Headers(Mapping[str, str]):

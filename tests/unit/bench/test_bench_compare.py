@@ -76,6 +76,31 @@ def test_on_a_busy_machine_the_quickest_moments_tell_a_tenth_slower_from_an_equa
     assert n_slower / TRIES >= 0.9
 
 
+def taking_turns(draw: random.Random, ratio: float, n_turns: int = 7) -> tuple[list[Record], list[Record]]:
+    """Two sets of runs, measured in turn on a machine that becomes another one every minute."""
+    sides: tuple[list[Record], list[Record]] = ([], [])
+    for number in range(n_turns):
+        weather = math.exp(draw.gauss(0, 0.15))
+        for is_after in draw.sample([False, True], 2):
+            time = f"2026-11-23T07:{number:02d}:{len(sides[0]) + len(sides[1]):02d}Z"
+            record = run(draw, time, rate=100 * weather * (ratio if is_after else 1), drift=0.02)
+            sides[is_after].append(replace(record, test_time=time))
+    return sides
+
+
+def test_runs_that_took_turns_are_compared_turn_by_turn() -> None:
+    draw = random.Random(5)
+    n_same = n_slower = 0
+    for _ in range(TRIES):
+        n_same += compare(*taking_turns(draw, 1.0))[0].verdict == "no difference"
+        n_slower += compare(*taking_turns(draw, 0.9))[0].verdict == "slower"
+    assert n_same / TRIES >= 0.95
+    assert n_slower / TRIES >= 0.95
+    before, after = taking_turns(draw, 0.9)
+    later = [replace(record, test_time=f"2026-11-24{record.test_time[10:]}") for record in after]
+    assert compare(before, later)[0].verdict == "no difference", "one after the other, the weather decides"
+
+
 def test_the_rates_of_two_records_are_of_one_kind() -> None:
     mine = replace(BASE, samples_ts=(90.0, 91.0, 92.0), quick_ts=110.0, run_id="a")
     theirs = replace(BASE, samples_ts=(90.0, 91.0, 92.0), quick_ts=0.0, run_id="b")
