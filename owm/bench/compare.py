@@ -30,10 +30,9 @@ PRIOR_FREEDOM = 6
 ENOUGH_FREEDOM = 5
 SAMPLE_DEVIATION = 0.02  # of a sample, where a run has only one
 MAX_WAY = 0.2  # from a run's quickest moments to its median: however much more others slowed it, those were undisturbed
-DISTURBED_SHARE = (
-    0.3  # of that way, taken for a deviation: 24 equal runs on a virtual machine, way 4 and 10 %, deviated
-)
-# from the one before by 2.8 and 4.5 %
+# Of that way, taken for a deviation: of 24 equal runs on a virtual machine, with ways of 4 and 10 %, each differed from
+# the one before with deviations of 2.8 and 4.5 %.
+DISTURBED_SHARE = 0.5
 CONFIDENCE = 0.95
 FAR = 6.0  # times the usual step: no drift, but a change
 MIN_TURNS = 5
