@@ -79,8 +79,8 @@ def test_on_a_busy_machine_the_quickest_moments_tell_a_tenth_slower() -> None:
     draw = random.Random(8)
     n_slower = 0
     for number in range(TRIES):
-        known = [disturbed(draw, f"h{number}-{i}", by=0.15, drift=0.01) for i in range(12)]
-        before, after = (disturbed(draw, n, rate=r, by=0.15, drift=0.01) for n, r in (("a", 100), ("b", 90)))
+        known = [disturbed(draw, f"h{number}-{i}", by=0.1, drift=0.01) for i in range(12)]
+        before, after = (disturbed(draw, n, rate=r, by=0.1, drift=0.01) for n, r in (("a", 100), ("b", 90)))
         n_slower += compare([before], [after], known)[0].verdict == "slower"
     assert n_slower / TRIES >= 0.95
 
