@@ -24,6 +24,9 @@ class Watch:
     def __init__(self, assembly: "Intake") -> None:
         self._assembly = assembly
         self._took_over_at = 0.0
+        self._usual = (
+            0.0  # bytes per second of a connection when there were several: the last one is held against it, once
+        )
 
     def is_worth_more(self, now: float) -> bool:
         """Tell whether more connections would shorten what is left."""
@@ -59,6 +62,7 @@ class Watch:
                 found.append((connection, TransferFailed(f"{host} sends next to nothing")))
         if not found and self._assembly.is_parallel and (slow := self._slow(now)) is not None:
             self._took_over_at = now
+            self._usual = 0.0
             found.append((slow, None))
         return found
 
@@ -97,7 +101,7 @@ class Watch:
         """Return a connection that holds the others up: far slower than they are, or silent."""
         assembly = self._assembly
         connections = [c for c in assembly.connections if not c.is_done and c.part is not None]
-        if len(connections) < 2 or assembly.limits.bytes_per_second is not None:
+        if not connections or assembly.limits.bytes_per_second is not None:
             return None
         if now - self._took_over_at < SLOW_SECONDS:
             return None
@@ -106,7 +110,7 @@ class Watch:
         for connection in connections:
             part = connection.part
             heard = connection.heard_at or connection.asked_at
-            others = median(rates[id(c)] for c in connections if c is not connection)
+            others = median([rates[id(c)] for c in connections if c is not connection] or [self._usual])
             if part is None or part.end is None or others <= 0:
                 continue
             if now - heard > lag_seconds and now - connection.asked_at > lag_seconds:
@@ -116,4 +120,6 @@ class Watch:
             rate = rates[id(connection)]
             if rate < SLOW_SHARE * others and (part.end - part.position) > rate * SLOW_SECONDS:
                 return connection
+        if len(connections) > 1:
+            self._usual = median(rates.values())
         return None

@@ -21,7 +21,7 @@ from support.facts import model_bytes
 from support.line_server import Asked, Line, LineServer, random_cuts
 from support.run import finish, start
 
-BODY = model_bytes(12_000_000, seed=3)
+BODY = model_bytes(6_000_000, seed=3)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 DIGEST = Digest("sha256", SHA256)
 RATE = 6e6
@@ -33,11 +33,11 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(engine, "STALL_SECONDS", 1.5)
     monkeypatch.setattr(engine, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(watch, "WORTH_SECONDS", 0.2)
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "WORTH_SECONDS", 0.1)
     monkeypatch.setattr(watch, "SLOW_SECONDS", 0.5)
-    monkeypatch.setattr(watch, "MIN_SPLIT_BYTES", 1 << 19)
-    monkeypatch.setattr(intake, "MIN_PART_BYTES", 1 << 20)
+    monkeypatch.setattr(watch, "MIN_SPLIT_BYTES", 1 << 18)
+    monkeypatch.setattr(intake, "MIN_PART_BYTES", 1 << 19)
     monkeypatch.setattr(ledger, "NOTE_SECONDS", 0.05)
 
 
@@ -145,7 +145,7 @@ def test_a_file_that_changes_between_parts_starts_again(server: LineServer, part
     other = model_bytes(len(BODY), seed=4)
 
     def sink(event: Event) -> None:
-        if isinstance(event, Advanced) and event.done > 5_000_000:
+        if isinstance(event, Advanced) and event.done > 2_500_000:
             server.files["m.gguf"] = other
 
     assert download(transfer(server, is_known=False), partial, sink=sink) == hashlib.sha256(other).hexdigest()
@@ -155,11 +155,11 @@ def test_a_file_that_changes_between_parts_starts_again(server: LineServer, part
 def test_a_change_that_all_connections_see_at_once_is_one_change(
     server: LineServer, partial: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "MIN_PART_BYTES", 1 << 18)
+    monkeypatch.setattr(intake, "MIN_PART_BYTES", 1 << 17)
     other = model_bytes(len(BODY), seed=4)
 
     def sink(event: Event) -> None:
-        if isinstance(event, Advanced) and event.done > 2_000_000 and server.files["m.gguf"] is not other:
+        if isinstance(event, Advanced) and event.done > 1_000_000 and server.files["m.gguf"] is not other:
             server.files["m.gguf"] = other
             time.sleep(0.7)  # all connections come to the end of their parts before anything is decided
 
@@ -172,7 +172,7 @@ def test_a_change_that_all_connections_see_at_once_is_one_change(
 
 def test_a_file_that_never_stays_the_same_is_given_up(server: LineServer, partial: Path) -> None:
     server.bytes_per_second = None
-    server.behave = lambda asked: Line(etag='"other"') if asked.begin else Line(cut_after=5_000_000)
+    server.behave = lambda asked: Line(etag='"other"') if asked.begin else Line(cut_after=2_500_000)
     with pytest.raises(TransferFailed, match=r"m.gguf keeps changing at 127.0.0.1"):
         download(transfer(server, is_known=False), partial)
 
@@ -181,11 +181,11 @@ def test_a_file_that_never_stays_the_same_is_given_up(server: LineServer, partia
 def test_a_note_of_another_boot_counts_only_what_was_flushed(server: LineServer, partial: Path, is_known: bool) -> None:
     leave_parts(server, partial, is_known=is_known)
     noted = json.loads(state_path(partial).read_text())
-    noted |= {"boot": "before", "safe_parts": [[0, 500_000]]}
+    noted |= {"boot": "before", "safe_parts": [[0, 250_000]]}
     state_path(partial).write_text(json.dumps(noted))
     with open(partial, "r+b") as file:  # what a power cut does to what was not flushed
-        file.seek(500_000)
-        file.write(bytes(1_000_000))
+        file.seek(250_000)
+        file.write(bytes(500_000))
     events: list[Event] = []
     assert download(transfer(server, is_known=is_known), partial, sink=events.append) == SHA256
     assert not any(isinstance(event, Warned) for event in events)
@@ -209,12 +209,12 @@ def test_a_damaged_note_of_parts_costs_time_and_nothing_else(server: LineServer,
 
 def test_a_note_that_claims_more_than_the_file_holds_is_not_believed(server: LineServer, partial: Path) -> None:
     leave_parts(server, partial, is_known=True)
-    os.truncate(partial, 700_000)
+    os.truncate(partial, 350_000)
     assert download(transfer(server), partial) == SHA256
 
 
 def test_cuts_at_random_bytes_of_one_connection(server: LineServer, tmp_path: Path) -> None:
-    body = BODY[:3_000_000]
+    body = BODY[:2_000_000]
     sha256 = hashlib.sha256(body).hexdigest()
     server.files["s.gguf"] = body
     server.bytes_per_second = None
@@ -227,7 +227,7 @@ def test_cuts_at_random_bytes_of_one_connection(server: LineServer, tmp_path: Pa
 
 @pytest.mark.parametrize("seed", range(4))
 def test_cut_parts_are_asked_for_again(server: LineServer, partial: Path, seed: int) -> None:
-    server.behave = random_cuts(seed, 2_000_000)
+    server.behave = random_cuts(seed, 1_000_000)
     events: list[Event] = []
     assert download(transfer(server, is_known=False), partial, sink=events.append) == SHA256
     assert partial.read_bytes() == BODY
@@ -255,7 +255,7 @@ def test_a_server_whose_ranges_are_a_pretence_sends_it_once(server: LineServer, 
 
 
 def test_a_silent_connection_among_others_is_asked_again(server: LineServer, partial: Path) -> None:
-    server.behave = lambda asked: Line(silent_after=200_000) if asked.number == 2 else Line()
+    server.behave = lambda asked: Line(silent_after=100_000) if asked.number == 2 else Line()
     began = time.monotonic()
     assert download(transfer(server), partial) == SHA256
     assert time.monotonic() - began < len(BODY) / RATE + 1.5
@@ -287,15 +287,15 @@ def test_the_rate_is_kept_by_all_connections_together(partial: Path) -> None:
 
 
 def test_a_byte_that_turned_over_is_found_and_the_file_fetched_once_more(server: LineServer, partial: Path) -> None:
-    server.behave = lambda asked: Line(damage_at=7_000_000 if asked.number < 4 else None)
+    server.behave = lambda asked: Line(damage_at=3_500_000 if asked.number < 4 else None)
     server.bytes_per_second = None
     events: list[Event] = []
-    server.behave = lambda asked: Line(damage_at=7_000_000 if asked.number == 0 else None)
+    server.behave = lambda asked: Line(damage_at=3_500_000 if asked.number == 0 else None)
     assert download(transfer(server), partial, sink=events.append) == SHA256
     assert [event.message for event in events if isinstance(event, Warned)] == [
         "m.gguf arrived damaged, fetching it once more"
     ]
-    server.behave = lambda asked: Line(damage_at=7_000_000)
+    server.behave = lambda asked: Line(damage_at=3_500_000)
     partial.unlink()
     with pytest.raises(ChecksumMismatch):
         download(transfer(server), partial)
@@ -332,9 +332,9 @@ def test_a_token_does_not_go_to_a_mirror(server: LineServer, partial: Path) -> N
 
 def test_a_mirror_with_other_bytes_is_found_out(server: LineServer, partial: Path) -> None:
     wrong = bytearray(BODY)
-    wrong[5_000_000] ^= 1
+    wrong[2_500_000] ^= 1
     server.bytes_per_second = None
-    server.behave = lambda asked: Line(cut_after=2_000_000) if asked.number == 0 else Line()
+    server.behave = lambda asked: Line(cut_after=1_000_000) if asked.number == 0 else Line()
     with LineServer({"m.gguf": bytes(wrong)}) as mirror:
         events: list[Event] = []
         known = transfer(server, mirrors=(mirror.url("m.gguf"),))
@@ -344,7 +344,7 @@ def test_a_mirror_with_other_bytes_is_found_out(server: LineServer, partial: Pat
 
 def test_without_a_digest_a_mirror_must_have_the_same_etag(server: LineServer, partial: Path) -> None:
     server.bytes_per_second = None
-    server.behave = lambda asked: Line(cut_after=2_000_000) if asked.number == 0 else Line()
+    server.behave = lambda asked: Line(cut_after=1_000_000) if asked.number == 0 else Line()
     other = model_bytes(len(BODY), seed=9)
     with LineServer({"m.gguf": other}) as mirror:
         unknown = transfer(server, is_known=False, mirrors=(mirror.url("m.gguf"),))
@@ -384,7 +384,7 @@ def test_killed_at_random_moments_it_still_ends_and_loses_little(
     arguments = [server.url("m.gguf"), str(len(BODY)), SHA256 if is_known else "", str(partial)]
     for _ in range(20):
         process = start(["-c", CHILD, *arguments])
-        timer = threading.Timer(dice.uniform(0.4, 1.2), process.kill)
+        timer = threading.Timer(dice.uniform(0.3, 0.8), process.kill)
         timer.start()
         output = finish(process)
         timer.cancel()
