@@ -26,7 +26,9 @@ def main() -> None:
         gc.set_threshold(GARBAGE_THRESHOLD)
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's: owm has nothing for them to do but spin
         from owm.cli.app import main as run
+        from owm.cli.tracebacks import take_over
 
+        take_over()
         code = run(sys.argv[1:])
         _let_go_of_stderr()
         gc.freeze()  # the end of the process need not look for garbage among all that was loaded
@@ -34,6 +36,8 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(0)
     except OSError as error:
+        if error.filename is not None:  # a file's, and a bug that its error was not translated
+            raise
         sys.stderr.write(f"error: cannot write to stdout: {error.strerror}\n")
         os._exit(1)
 

@@ -22,18 +22,21 @@ attributes for programs. Exit codes belong to the command line (`owm/cli/failure
     │   ├── MalformedFile                not of its format, truncated, impossible sizes
     │   ├── ChecksumMismatch
     │   └── TemplateError                the model's chat template fails or does what no template should
+    │       └── TemplateRefusal          the template refuses the conversation, in its own words
     ├── StoreError                       the store cannot be read or written
     └── EngineError                      llama.cpp refused to load or to decode
 """
 
 from pathlib import Path
 
+MAX_CHARS = 2000  # of a message
 
 class OwmError(Exception):
     """Base of the tree: a message of one sentence, and a hint for the person who reads it."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
+        # It quotes what strangers' files say, and that may be megabytes.
+        super().__init__(message if len(message) <= MAX_CHARS else f"{message[:MAX_CHARS]}…")
         self.hint = hint
 
 
@@ -141,6 +144,10 @@ class ChecksumMismatch(Damaged):
 
 class TemplateError(Damaged):
     """The model's chat template fails, or tries what no template should."""
+
+
+class TemplateRefusal(TemplateError):
+    """The template refuses this conversation, in its own words (a role it does not know, turns out of order)."""
 
 
 class StoreError(OwmError):

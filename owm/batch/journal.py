@@ -20,12 +20,13 @@ from owm.batch.record_line import HEADER, VERSION, mark_of, record_of, sealed_pa
 from owm.batch.row import Record
 from owm.errors import Damaged, MalformedFile, NotEnoughDisk, OwmError, StoreError
 from owm.formats import sealed_lines
-from owm.publishing import sync_folder
+from owm.publishing import PRIVATE, sync_folder
 
 SYNC_RECORDS = 32
 SYNC_SECONDS = 1.0
 SYNC_PAUSE_SECONDS = 0.05  # rows that need no model come faster than a disk can be told to keep them
 
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _BLOCK_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 256  # of any version
 _SEARCHED_BYTES = 64 << 20  # of a file whose first line is no journal's
@@ -351,7 +352,7 @@ def write_error(error: OSError, path: Path, *, n_bytes: int = 0, note: str = "")
 def _open_locked(path: Path) -> int:
     """Open a file that no other process has open in this way, the very file that has the name now."""
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        fd = os.open(path, _FLAGS, PRIVATE)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise StoreError(f"{path} is not a file", hint="write to another file (`-o`)")

@@ -19,7 +19,7 @@ from owm import __version__
 from owm.batch.journal import write_error
 from owm.errors import Damaged, StoreError
 from owm.hardware import probe
-from owm.publishing import publish_text
+from owm.publishing import PRIVATE, publish_text
 
 VERSION = 1
 
@@ -134,7 +134,7 @@ class RunManifest:
         # Names that are not UTF-8 reach Python as lone surrogates, which only JSON's own spelling can keep.
         text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
         try:
-            publish_text(path, text)
+            publish_text(path, text, mode=PRIVATE)
         except OSError as error:
             raise write_error(error, path, n_bytes=len(text)) from error
 

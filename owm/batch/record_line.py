@@ -1,6 +1,7 @@
 """One line of the journal of a batch, which carries its own checksum: the first line, a record, or a mark."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -15,6 +16,8 @@ _MARK_BEGIN = b'{"written":'
 _HEADER_BEGIN = b'{"owm_batch":'
 _WRONG_BREAK = sealed_lines.wrong_break("number", "written")
 _FORMS = frozenset(get_args(Form))
+
+_DIGITS = re.compile(r"[0-9a-f]{0,64}")
 
 HEADER = seal({"owm_batch": VERSION})
 
@@ -95,7 +98,7 @@ def record_of(line: bytes) -> Record | None:
             found["run"],
             found["extra"],
             found.get("answer"),
-            failure and Failure(failure["code"], failure["message"]),
+            None if failure is None else Failure(failure["code"], failure["message"]),
         )
         return record if _is_sound(record) else None
     except (LookupError, TypeError):
@@ -115,6 +118,31 @@ def _is_sound(record: Record) -> bool:
         and type(record.key) is type(record.digest) is type(record.model) is type(record.run) is str
         and record.form in _FORMS
         and type(record.extra) is dict
-        and (record.answer is None or type(record.answer) is dict)
+        and _DIGITS.fullmatch(record.digest) is not None
+        and (record.answer is None or _is_answer(record.answer))
         and (failure is None or type(failure.code) is type(failure.message) is str)
+    )
+
+
+def _is_answer(answer: Any) -> bool:
+    """Tell whether an answer has what outputs are made of."""
+    if type(answer) is not dict or not {"text", "finish_reason", "usage"} <= answer.keys():
+        return False
+    usage, logprobs = answer["usage"], answer.get("logprobs")
+    return (
+        type(answer["text"]) is type(answer["finish_reason"]) is str
+        and isinstance(answer.get("reasoning"), str | None)
+        and type(usage) is dict
+        and all(type(count) is int for count in usage.values())
+        and (logprobs is None or (type(logprobs) is list and all(map(_is_logprob, logprobs))))
+    )
+
+
+def _is_logprob(found: Any) -> bool:
+    """Tell whether something is a token, its probability, and those of the likeliest beside it."""
+    if type(found) is not dict or type(found.get("top_logprobs")) is not list:
+        return False
+    return all(
+        type(each) is dict and type(each.get("token")) is str and type(each.get("logprob")) in (int, float)
+        for each in (found, *found["top_logprobs"])
     )

@@ -55,17 +55,9 @@ class Session(Conversation):
         while True:
             path = folder / f"{new_id()}{SUFFIX}"
             with suppress(FileExistsError):
-                writer = SessionFile.create(path)
-                break
-        session = cls(path)
-        session._writer = writer
-        try:
-            session._begin()
-        except BaseException:
-            with suppress(OwmError):
-                writer.remove()
-            raise
-        return session
+                session = cls(path)
+                session._writer = SessionFile.create(path, session._header())
+                return session
 
     @classmethod
     def private(cls) -> "Session":
@@ -87,7 +79,7 @@ class Session(Conversation):
         try:
             session._replay(lines)
             if lines.end == 0:
-                session._begin()
+                writer.append(session._header())
         except BaseException:
             writer.close()
             raise
@@ -341,12 +333,11 @@ class Session(Conversation):
             self._writer.append(self._unwritten[0])
             del self._unwritten[0]
 
-    def _begin(self) -> None:
+    def _header(self) -> bytes:
+        """Return the first line of its file."""
         from owm import __version__
 
-        assert self._writer is not None
-        header = {HEADER: VERSION, "id": self.id, "created": written_time(self.created), "owm": __version__}
-        self._writer.append(seal(header))
+        return seal({HEADER: VERSION, "id": self.id, "created": written_time(self.created), "owm": __version__})
 
     def _replay(self, lines: Lines) -> None:
         """Make the conversation of what is in its file, and say what of it is lost."""

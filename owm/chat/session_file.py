@@ -15,7 +15,7 @@ from owm.chat.conversation import RECORDS
 from owm.errors import MalformedFile, NotEnoughDisk, NotFound, StoreError
 from owm.formats import sealed_lines
 from owm.formats.sealed_lines import content_of, sealed_parts, wrong_break
-from owm.publishing import sync_folder
+from owm.publishing import make_private, sync_folder
 
 try:
     import fcntl
@@ -25,6 +25,8 @@ except ImportError:  # Windows: nothing keeps a second process away there
 HEADER = "owm_session"
 VERSION = 1
 
+_PARTIAL = ".incomplete"
+_MAX_EMPTY_BYTES = 1024  # of a file that has no more than its first line
 _HEADER_BEGIN = b'{"owm_session":'
 _BREAKS = wrong_break(HEADER, *RECORDS)
 _FLAGS = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0)
@@ -119,32 +121,28 @@ class SessionFile:
         self._end = end  # of the last whole line
 
     @classmethod
-    def create(cls, path: Path) -> "SessionFile":
+    def create(cls, path: Path, header: bytes) -> "SessionFile":
         """Make a file that only its owner may read, in a folder that nobody else may look into.
+
+        It is never there without its first line. What killed processes have begun, and nothing was said in, is removed.
 
         Raises:
             FileExistsError: there is such a file.
             NotEnoughDisk, StoreError: it cannot be made.
         """
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path.parent)
             if os.name == "posix" and path.parent.stat().st_mode & 0o077:
                 path.parent.chmod(0o700)
-            fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                _lock(fd)
-                sync_folder(path.parent)
-            except BaseException:
-                os.close(fd)
-                path.unlink(missing_ok=True)
-                raise
+            _sweep(path.parent)
+            fd = _begin(path, header)
         except FileExistsError:
             if path.parent.is_dir():
                 raise
             raise StoreError(f"{path.parent} is not a folder", hint="sessions are kept there") from None
         except OSError as error:
             raise write_error(error, path) from error
-        return cls(path, fd)
+        return cls(path, fd, len(header))
 
     @classmethod
     def open(cls, path: Path) -> tuple["SessionFile", Lines]:
@@ -230,6 +228,60 @@ class SessionFile:
             with suppress(OSError):  # then the next append cuts it off
                 os.ftruncate(self._fd, self._end)
             raise
+
+
+def _begin(path: Path, header: bytes) -> int:
+    """Write a file's first line under another name, give it its own, and return it open and locked.
+
+    Raises:
+        FileExistsError: there is such a file.
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f"{path.name}{_PARTIAL}")
+    fd = os.open(partial, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        _lock(fd)
+        rest = memoryview(header)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.fsync(fd)
+        if not partial.exists():
+            raise FileExistsError(f"{partial} was taken for a killed process's before it was locked")
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links; no other process has drawn this name
+            os.rename(partial, path)
+        partial.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except BaseException:
+        os.close(fd)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+    return fd
+
+
+def _sweep(folder: Path) -> None:
+    """Remove files in which nothing was said, of processes that were killed: what nobody has locked."""
+    if fcntl is None:
+        return
+    for path in [*folder.glob(f"*{_PARTIAL}"), *folder.glob("*.jsonl")]:
+        with suppress(OSError):
+            if path.suffix != _PARTIAL and path.stat().st_size > _MAX_EMPTY_BYTES:
+                continue
+            fd = os.open(path, _FLAGS)
+            try:
+                _lock(fd)
+                if path.suffix == _PARTIAL or _is_header_alone(parse(_read_all(fd))):
+                    path.unlink()
+            finally:
+                os.close(fd)
+
+
+def _is_header_alone(lines: Lines) -> bool:
+    return len(lines.records) == 1 and HEADER in lines.records[0] and not lines.damaged and not lines.is_cut
 
 
 def write_error(error: OSError, path: Path, *, n_bytes: int = 0) -> NotEnoughDisk | StoreError:

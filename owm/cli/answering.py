@@ -79,7 +79,7 @@ class Screen:
     def take(self, chunk: Chunk) -> None:
         """Write what a step gave."""
         if chunk.reasoning and self._thoughts is not None:
-            text = visible(chunk.reasoning) if is_terminal(self._thoughts) else chunk.reasoning
+            text = plain(chunk.reasoning, self._thoughts)
             self._write(self._thoughts, f"{_DIM}{text}{_PLAIN}" if self._dims else text, text[-1:])
             self._is_in_thought = True
         if chunk.text and self._answers:
@@ -170,8 +170,8 @@ DRAFT_BREAK = "---\n"  # between drafts, as between documents of YAML
 
 
 def plain(text: str, stream: TextIO) -> str:
-    """Return a model's text as it may be written to a stream."""
-    return visible(text) if is_terminal(stream) else text
+    """Return a model's text as it may be written to a stream: as it is only where that is data, in a pipe."""
+    return visible(text) if stream is sys.stderr or is_terminal(stream) else text
 
 
 def peak_memory_bytes() -> int:

@@ -64,6 +64,12 @@ COMMANDS = {
     "show": Command("show", "Show what is known of a model, stored or not: licence, size, how it would fit."),
     "path": Command("path", "Print where a model's file lies."),
     "verify": Command("verify", "Check that stored files are what was published."),
+    "lock": Command(
+        "lock", "Pin a project's models in `owm.lock`: commit, size and sha256 of every file, as they are stored now."
+    ),
+    "sync": Command(
+        "sync", "Make the store match `owm.lock`: fetch what is missing, at its commit, and mend what is damaged."
+    ),
     "rm": Command("rm", "Remove stored models."),
     "update": Command("update", "Bring stored models up to date with where they came from."),
     "export": Command("export", "Copy a stored model's files to a place of yours, under readable names."),

@@ -46,6 +46,7 @@ def command(
     ctx_size: o.CtxSizeOpt = None,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
+    trust: o.TrustOpt = False,
     restart: b.RestartOpt = False,
     append: b.AppendOpt = False,
     errors: b.ErrorsOpt = None,

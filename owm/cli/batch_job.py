@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from owm.batch.writing import ending_form
 from owm.cli import batch_screen, failures
 from owm.cli.failures import ExitCode
 from owm.cli.output import Output
-from owm.cli.terminal import is_terminal
+from owm.cli.terminal import Shown, is_terminal
 from owm.errors import UsageError
 from owm.library.batching import Batch, BatchModel, Outcome, check_batch, run_batch
 
@@ -108,8 +108,9 @@ class BatchJob:
                     return run_batch(batch, models, stdin=stdin, note=screen.note, tell=screen.tell)
                 from owm.library.streaming import stream_batch
 
+                file = cast("TextIO", Shown(sys.stdout)) if is_terminal(sys.stdout) else sys.stdout
                 return stream_batch(
-                    batch, models[0], sys.stdout, stdin=stdin, note=screen.note, warn=screen.warn, tell=screen.tell
+                    batch, models[0], file, stdin=stdin, note=screen.note, warn=screen.warn, tell=screen.tell
                 )
             except KeyboardInterrupt:
                 screen.interrupted(batch)

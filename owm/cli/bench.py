@@ -41,6 +41,7 @@ def command(
     fail_on_regression: b.FailOnRegressionOpt = None,
     tune: b.TuneOpt = False,
     budget: b.BudgetOpt = None,
+    trust: o.TrustOpt = False,
     output: b.FormOpt = None,
     chart: b.ChartOpt = False,
     plot: b.BenchPlotOpt = None,
@@ -170,17 +171,23 @@ def _measure(
     from owm.cli.sources import find_running
     from owm.hardware import probe
     from owm.library import benchmarking, open_store
+    from owm.library.gate import admit
+    from owm.store.refs import told
 
     text = None if prompt is None else _read(prompt)
     store = open_store()
     stored = {name: find_or_pull(name, out, store) for name in dict.fromkeys(models)}
-    planned = [benchmarking.plan(each, name, store, grid, prompt=text, note=out.warn) for name, each in stored.items()]
+    for each in stored.values():
+        admit(each, tell=out.note)
+    planned = [
+        benchmarking.plan(each, told(name), store, grid, prompt=text, note=out.warn) for name, each in stored.items()
+    ]
     for one in planned:
         out.note(f"measuring {one.said(probe.cores().usable)}")
     with ExitStack() as stack:
         best = None
         if reference is not None:
-            best = benchmarking.subject_of(find_running(reference, store, out, stack), reference)
+            best = benchmarking.subject_of(find_running(reference, store, out, stack), told(reference))
         sink = stack.enter_context(progress(out))
         return benchmarking.measure(
             planned,
@@ -203,6 +210,7 @@ def _tune(models: Sequence[str], budget: str | None, grid: "Grid", out: Output) 
     from owm.library import open_store
     from owm.library.configuring import settings_of
     from owm.library.tuning import BUDGET_SECONDS, check_budget, tune_model
+    from owm.store.refs import told
 
     if not models:
         raise UsageError("which model is to be tuned?", hint="`owm list` shows those that are stored")
@@ -213,8 +221,8 @@ def _tune(models: Sequence[str], budget: str | None, grid: "Grid", out: Output) 
     check_budget(seconds)
     store = open_store()
     found = []
-    for name in dict.fromkeys(models):
-        stored = find_or_pull(name, out, store)
+    for asked in dict.fromkeys(models):
+        stored, name = find_or_pull(asked, out, store), told(asked)
         out.note(f"tuning {name} for this machine, for about {seconds:g} s")
         with progress(out) as sink:
             outcome = tune_model(
@@ -222,13 +230,12 @@ def _tune(models: Sequence[str], budget: str | None, grid: "Grid", out: Output) 
                 name,
                 budget_seconds=seconds,
                 start=settings_of(start),
-                open_model=lambda n, stored=stored: open_model(stored, out, gpu_layers=n, adapters=()),  # type: ignore[misc]
+                open_model=lambda n, stored=stored: open_model(stored, out, gpu_layers=n, adapters=(), will_chat=False),  # type: ignore[misc]
                 sink=sink,
             )
         found.append(outcome)
         if not out.as_json:
-            for line in outcome.said():
-                sys.stdout.write(f"{line}\n")
+            out.data(None, lines=list(outcome.said()))
     if out.as_json:
         out.data([asdict(outcome.kept) for outcome in found])
     return 0

@@ -12,6 +12,7 @@ from owm.cli.writing import write_planned
 from owm.errors import ModelNotFound, UsageError
 
 if TYPE_CHECKING:
+    from owm.pipeline.writer import Written
     from owm.store.checkpoint import CheckpointPlan
     from owm.store.local import Store
 
@@ -80,16 +81,20 @@ def _convert(
     out: Output,
 ) -> None:
     from owm.convert.conversion import execute, plan_folder
-    from owm.library import open_store, plan_conversion
+    from owm.library import made, open_store, plan_conversion, recipes
+    from owm.library.keeping import Origin
+    from owm.library.parents import Parents
     from owm.native.guard import Child
+    from owm.quantize.quantization import Layout
 
     options: dict[str, Any] = {"type_name": type_name, "pre": pre, "split_max_bytes": split_max_bytes}
     folder = Path(source).expanduser()
+    store = open_store()
     if folder.is_dir():
+        origin = Origin.of_path(folder)
         make_plan = partial(plan_folder, folder, **options)
         name, own_name = str(folder), folder.resolve().name or "model"
     else:
-        store = open_store()
         plan = plan_checkpoint(source, store, out)
         if dry_run:
             return say_pull(plan, "convert them", out)
@@ -97,13 +102,24 @@ def _convert(
             return _store(plan, store, options, out)
         from owm.cli.fetching import fetch_planned
 
-        make_plan = partial(plan_conversion, plan, fetch_planned(plan, out, store), **options)
+        fetched = fetch_planned(plan, out, store)
+        origin = Origin.of_checkpoint(plan, fetched)
+        make_plan = partial(plan_conversion, plan, fetched, **options)
         name, own_name = plan.name, plan.offer.name.rpartition("/")[2]
     with nullcontext() if dry_run else Child() as child:
         planned = make_plan()
         write = partial(execute, planned, child=child)
         own_name = f"{own_name}-{planned.label}"
-        write_planned(planned, write, output, out, name=name, own_name=own_name, dry_run=dry_run)
+        parents = Parents(origin, planned.checkpoint.files, planned.checkpoint.folder)
+
+        def note(written: "list[Written]") -> None:
+            asked = recipes.Options(layout=Layout(split_max_bytes), pre=pre)
+            how = recipes.of_conversion(planned, asked) | parents.record(store)
+            made.note(origin, planned.label, written, how, store)
+
+        write_planned(
+            planned, write, output, out, name=name, own_name=own_name, dry_run=dry_run, parents=parents, note=note
+        )
     return None
 
 

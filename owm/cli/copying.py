@@ -27,14 +27,28 @@ def find_files(text: str) -> "tuple[Store, StoredModel]":
     return store, stored
 
 
-def copy_planned(plan: "Plan", path: Path, out: Output, *, stage: str, said: str, dry_run: bool) -> None:
+def copy_planned(
+    plan: "Plan",
+    path: Path,
+    out: Output,
+    *,
+    source: "StoredModel",
+    store: "Store",
+    stage: str,
+    said: str,
+    dry_run: bool,
+) -> None:
     """Say what will be written and write it, or only say it.
 
     Args:
         path: the file, or what its parts are named after.
+        source: what is copied; the store notes that it was.
         said: of what, in a sentence that ends with where it goes.
     """
     from owm.cli.progress import progress
+    from owm.library import made, recipes
+    from owm.library.keeping import Origin
+    from owm.library.parents import Parents
     from owm.pipeline.parts import copy, file_names
     from owm.units import format_bytes
 
@@ -54,9 +68,14 @@ def copy_planned(plan: "Plan", path: Path, out: Output, *, stage: str, said: str
         out.note(f"would write {said}: {format_bytes(plan.n_bytes)}")
         return
     out.note(f"writing {said}: {format_bytes(plan.n_bytes)}")
+    origin = Origin.of_path(source.path) if source.manifest is None else Origin.of_stored(source)
+    label = source.label or "model"
     try:
-        with progress(out) as sink:
-            written = copy(plan, paths, stage=stage, digest=out.as_json, sink=sink)
+        with progress(out) as sink, Parents(origin, source.files) as parents:
+            parents.begin()
+            written = copy(plan, paths, stage=stage, sink=sink)
+            how = recipes.about(stage) | {"type": label} | parents.record(store)
+            made.note(origin, label, written, how, store)
     except KeyboardInterrupt:
         out.note("interrupted; the same command goes on from the last finished tensor")
         raise

@@ -28,7 +28,7 @@ def command(
         bool,
         typer.Option(
             "--privacy",
-            help="Have a model answer where no socket for the internet can be opened, and show nothing else.",
+            help="Have a model answer where no socket for the internet can be opened: in run, chat, batch and bench.",
         ),
     ] = False,
     hub: Annotated[
@@ -168,6 +168,7 @@ def _privacy_lines(shown: "Privacy") -> list[str]:
     if shown.is_shown:
         return [
             f"{shown.model} answered with no way to the network:",
+            f"  in {', '.join(f'`owm {name}`' for name in shown.commands)}",
             *how,
             "a program that does connect was stopped in the same way just before",
         ]

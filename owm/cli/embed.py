@@ -28,6 +28,7 @@ def command(
     lora: o.RunLoraOpt = None,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
+    trust: o.TrustOpt = False,
     output: o.VectorsOutputOpt = None,
     json: o.EmbedJsonOpt = False,
     offline: o.OfflineOpt = False,
@@ -62,7 +63,7 @@ def command(
     shown: list[str] = []
     n_texts = n_tokens = 0
     with (
-        open_model(stored, out, gpu_layers=gpu_layers, adapters=adapters) as opened,
+        open_model(stored, out, gpu_layers=gpu_layers, adapters=adapters, will_chat=False) as opened,
         Embedder(opened, pooling=how, prefix=opening, is_normalized=not no_normalize, n_threads=threads) as embedder,
         progress(out) as sink,
     ):

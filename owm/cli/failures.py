@@ -4,7 +4,8 @@ import sys
 from enum import IntEnum
 
 from owm import errors
-from owm.cli.terminal import is_terminal, one_line
+from owm.cli.secrets import spoken
+from owm.cli.terminal import is_terminal
 from owm.errors import OwmError
 
 
@@ -54,7 +55,7 @@ def say(word: str, message: str) -> None:
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not is_terminal(sys.stderr)
     label = f"{word}:" if plain or colour is None else f"\x1b[{colour}m{word}:\x1b[0m"
     try:
-        sys.stderr.write(f"{label} {one_line(message)}\n")
+        sys.stderr.write(f"{label} {spoken(message)}\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         return

@@ -3,6 +3,7 @@
 from owm.cli import facts
 from owm.cli.output import Output
 from owm.cli.progress import progress
+from owm.cli.template_note import warn_of_template
 from owm.library import (
     check_type,
     execute_pull,
@@ -37,6 +38,8 @@ def find_or_pull(name: str, out: Output, store: Store | None = None) -> StoredMo
         if choice.reason is not None:
             facts.note(choice.reason, out)
         stored = pull_planned(choice.plan, out, store)
+    elif stored.manifest is None or stored.manifest.owner is not None:  # owm did not bring it, nor warn then
+        warn_of_template(stored, store, out)
     store.touch(stored)
     return stored
 
@@ -51,6 +54,7 @@ def find_here(ref: ModelRef, store: Store, out: Output) -> StoredModel | None:
         adopted = adopt_cached(ref, store, sink=sink)
     if adopted is not None:
         out.note(f"{store.shown_name(adopted)} was in the Hugging Face cache already")
+        warn_of_template(adopted, store, out)
     return adopted
 
 
@@ -61,14 +65,17 @@ def pull_planned(
     if isinstance(plan, CheckpointPlan):
         check_type(plan)
         make = convert_planned if is_converted(plan) else quantize_planned
-        return make(plan, out, store, limits=limits)
-    say_pulling(plan, out, store)
-    try:
-        with progress(out) as sink:
-            return execute_pull(plan, store=store, sink=sink, limits=limits)
-    except KeyboardInterrupt:
-        out.note(_INTERRUPTED)
-        raise
+        stored = make(plan, out, store, limits=limits)
+    else:
+        say_pulling(plan, out, store)
+        try:
+            with progress(out) as sink:
+                stored = execute_pull(plan, store=store, sink=sink, limits=limits)
+        except KeyboardInterrupt:
+            out.note(_INTERRUPTED)
+            raise
+    warn_of_template(stored, store, out)
+    return stored
 
 
 def convert_planned(
@@ -82,12 +89,16 @@ def convert_planned(
     limits: Limits = DEFAULT,
 ) -> StoredModel:
     """Fetch a checkpoint and convert it into the store, each step said before it begins."""
+    from owm.library.recipes import Options
+    from owm.quantize.quantization import Layout
+
     fetched = fetch_planned(plan, out, store, limits=limits)
     conversion = plan_conversion(plan, fetched, type_name=type_name, pre=pre, split_max_bytes=split_max_bytes)
     out.note(f"converting {plan.name} to {conversion.label}: {format_bytes(conversion.plan.n_bytes)}")
     try:
         with progress(out) as sink:
-            return store_conversion(plan, fetched, conversion, store=store, sink=sink)
+            options = Options(layout=Layout(split_max_bytes), pre=pre)
+            return store_conversion(plan, fetched, conversion, options=options, store=store, sink=sink)
     except KeyboardInterrupt:
         out.note("interrupted; the same command goes on from the last finished tensor")
         raise

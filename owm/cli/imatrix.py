@@ -27,6 +27,7 @@ def command(
     ctx_size: w.ChunkSizeOpt = 512,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
+    trust: o.TrustOpt = False,
     json: o.JsonOpt = False,
     offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,

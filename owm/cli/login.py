@@ -43,11 +43,11 @@ def command(
 
 def _say_status(out: Output) -> int:
     from owm.cli.failures import ExitCode
-    from owm.store.sources import hub_login
+    from owm.store.sources import hub_client, hub_login
 
     variable = hub_login.token_of_environment()
     is_logged_in = hub_login.has_token()
-    user = hub_login.who() if is_logged_in and not hub_login.is_offline() else None
+    user = hub_login.who() if is_logged_in and not hub_client.is_offline() else None
     if out.as_json:
         out.data(_record(user, variable, is_logged_in=is_logged_in))
     elif not is_logged_in:
@@ -67,6 +67,7 @@ def _token() -> str:
     import sys
     from getpass import getpass
 
+    from owm.cli.secrets import spoken
     from owm.cli.terminal import is_terminal
     from owm.errors import UsageError
     from owm.store.sources.hub_login import where_to_get
@@ -74,7 +75,7 @@ def _token() -> str:
     if is_terminal(sys.stdin):
         if not is_terminal(sys.stderr):
             raise UsageError("nobody can see the question for a token", hint="pipe the token in, or leave stderr alone")
-        sys.stderr.write(f"{where_to_get()}\n")
+        sys.stderr.write(f"{spoken(where_to_get())}\n")
         try:
             text = getpass("token (not shown): ", stream=sys.stderr)
         except EOFError:

@@ -33,4 +33,4 @@ def command(
             raise UsageError(f"{stored.path.name} is a whole model already, there is nothing to merge")
         path = path_for(output, re.sub(r"-\d{5}-of-\d{5}\.gguf$", "", stored.path.name, flags=re.IGNORECASE))
         said = f"{len(stored.files)} parts as one file to {path}"
-        copy_planned(plan, path, out, stage="merge", said=said, dry_run=dry_run)
+        copy_planned(plan, path, out, source=stored, store=store, stage="merge", said=said, dry_run=dry_run)

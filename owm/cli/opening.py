@@ -18,18 +18,35 @@ T = TypeVar("T")
 
 
 def open_model(
-    stored: "StoredModel", out: Output, *, gpu_layers: int | None, adapters: "Sequence[AdapterChoice]"
+    stored: "StoredModel",
+    out: Output,
+    *,
+    gpu_layers: int | None,
+    adapters: "Sequence[AdapterChoice]",
+    will_chat: bool = True,
 ) -> "Model":
-    """Load a stored model and adapters.
+    """Load a stored model and adapters; with `will_chat` its template gets ready meanwhile.
 
     Raises:
         OwmError: whatever loading can raise.
     """
+    from owm.library.gate import admit, trusts
+
+    admit(stored, adapters=[choice.path for choice in adapters], tell=out.note)
     from owm.engine.model import Model
 
     is_verified = stored.is_verified
     log = log_line if out.verbose else None
-    model = interruptible(lambda: Model(stored.files, n_gpu_layers=gpu_layers, is_verified=is_verified, log=log))
+    model = interruptible(
+        lambda: Model(
+            stored.files,
+            n_gpu_layers=gpu_layers,
+            is_verified=is_verified,
+            is_trusted=trusts(),
+            will_chat=will_chat,
+            log=log,
+        )
+    )
     try:
         for note in model.load_adapters(adapters) if adapters else ():
             out.warn(note)

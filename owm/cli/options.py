@@ -20,15 +20,14 @@ MAX_DRAFTS = 64
 
 def complete_models(incomplete: str) -> list[str]:
     """Offer stored models, aliases and short names to the shell."""
+    from owm.cli.completing import offered
     from owm.library import open_store
     from owm.store import catalog
 
     store = open_store()
     models = store.models()
     names = [store.shown_name(model, models) for model in models]
-    return [
-        name for name in sorted({*names, *store.aliases.load(), *catalog.load().entries}) if name.startswith(incomplete)
-    ]
+    return offered(sorted({*names, *store.aliases.load(), *catalog.load().entries}), incomplete)
 
 
 ModelArg = Annotated[
@@ -84,6 +83,24 @@ def _go_offline(is_asked: bool) -> bool:
 OfflineOpt = Annotated[
     bool,
     typer.Option("--offline", help="Leave the network alone: what is not stored is an error.", callback=_go_offline),
+]
+
+
+def _go_trusting(is_asked: bool) -> bool:
+    if is_asked:
+        from owm.library import gate
+
+        gate.trust()
+    return is_asked
+
+
+TrustOpt = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Load models without trying them in a process of their own first.",
+        callback=_go_trusting,
+    ),
 ]
 
 PromptArg = Annotated[

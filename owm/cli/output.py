@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from owm.cli import failures
+from owm.cli.secrets import spoken
 from owm.cli.terminal import is_terminal, one_line
 from owm.errors import OwmError
 
@@ -53,7 +54,7 @@ class Output:
     def note(self, message: str) -> None:
         """Say something on stderr, unless `--quiet`."""
         if not self.quiet:
-            talk(one_line(message) + "\n")
+            talk(spoken(message) + "\n")
 
     def detail(self, message: str) -> None:
         """Say something on stderr with `--verbose` only."""
@@ -128,6 +129,6 @@ def _draw_blocks(cells: Sequence[Sequence[str]], headings: Sequence[str]) -> Non
 
 def confirm(question: str) -> bool:
     """Ask on the terminal; no answer is no."""
-    sys.stderr.write(f"{one_line(question)} [y/N] ")
+    sys.stderr.write(f"{spoken(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from owm.cli.terminal import one_line
 from owm.errors import StoreError
+from owm.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from owm.cli.report import Measured
@@ -168,6 +168,7 @@ def _save(figure: Any, path: Path) -> None:
     suffix = path.suffix.lower()[1:]
     incomplete = path.with_name(f"{path.name}.incomplete")
     try:
+        incomplete.unlink(missing_ok=True)
         figure.savefig(incomplete, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
         os.replace(incomplete, path)
     except OSError as error:
@@ -183,9 +184,9 @@ def _matplotlib() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)  # it would tell of its fonts
     try:
-        with TemporaryDirectory(prefix="owm-plot-") as folder, warnings.catch_warnings():
+        with temporary_folder() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a letter that its font lacks is drawn as a box
-            os.environ["MPLCONFIGDIR"] = folder
+            os.environ["MPLCONFIGDIR"] = str(folder)
             import matplotlib
 
             # Text stays text in an SVG, and the same report makes the same bytes.

@@ -24,6 +24,7 @@ def command(
     full: w.QualityFullOpt = False,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
+    trust: o.TrustOpt = False,
     json: o.JsonOpt = False,
     offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,

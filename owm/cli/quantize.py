@@ -11,6 +11,7 @@ from owm.cli.output import Output
 from owm.errors import UsageError
 
 if TYPE_CHECKING:
+    from owm.cli.quantize_job import Wanted
     from owm.formats.imatrix import Imatrix
     from owm.library.quantizing import Source
     from owm.quality.calibration import Calibration
@@ -45,12 +46,14 @@ def command(
     pre: w.PreOpt = None,
     threads: o.ThreadsOpt = None,
     max_memory: w.MaxMemoryOpt = None,
+    reproduce: w.ReproduceOpt = False,
+    trust: o.TrustOpt = False,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     offline: o.OfflineOpt = False,
     quiet: o.QuietOpt = False,
     verbose: o.VerboseOpt = False,
-) -> None:
+) -> int | None:
     """Make a model smaller: a repo's or folder's safetensors, or a model file, in any type.
 
     Weights are read once and written once, whatever the number of types. The result goes to the store, where `owm run`
@@ -91,6 +94,11 @@ def command(
         wanted.check()
         resources = Resources(threads, n_bytes("--max-memory", max_memory))
         store = open_store()
+        if reproduce:
+            from owm.cli.reproduce import reproduce as make_again
+
+            _refuse_beside_reproduce(wanted, output, pre)
+            return make_again(source, resources, child, store, out, is_dry=dry_run)
         found = find_source(source, store, out, pre=pre)
         job = Job(found, wanted, resources, child, store, out, stack, is_dry=dry_run)
         job.plan()
@@ -99,11 +107,24 @@ def command(
         if dry_run:
             from owm.cli.recipe_table import say_plan
 
-            return say_plan(found, job.planned, paths, store, out, n_threads=threads)
+            say_plan(found, job.planned, paths, store, out, n_threads=threads)
+            return None
         job.write(paths)
         job.measure()
         job.report(plot)
     return None
+
+
+def _refuse_beside_reproduce(wanted: "Wanted", output: Path | None, pre: str | None) -> None:
+    from owm.cli.quantize_job import Wanted
+    from owm.quantize.quantization import Layout
+    from owm.quantize.recipe import Overrides
+
+    nothing = Wanted((), (), (), None, None, Overrides(), False, Layout(), None, False, None)
+    if wanted != nothing or output is not None or pre is not None:
+        raise UsageError(
+            "--reproduce goes by the manifest alone", hint="give the model, and of the options only those of resources"
+        )
 
 
 def _read_text(path: Path | None) -> "Text | None":

@@ -12,7 +12,7 @@ from owm.cli.output import Output
 from owm.cli.progress import progress
 from owm.errors import UsageError
 from owm.formats.imatrix import Imatrix
-from owm.library import quantizing
+from owm.library import quantizing, recipes
 from owm.library.quantizing import Source
 from owm.quantize.quantization import Layout, Quantization, default_type
 from owm.quantize.recipe import Overrides
@@ -93,10 +93,13 @@ class Job:
     figures: "list[Divergence]" = field(default_factory=list)
     _runnable: list[Path] = field(default_factory=list)
     _sha256s: dict[Path, str] = field(default_factory=dict)
+    _used: Imatrix | None = None
+    _used_record: dict[str, Any] | None = None
 
     def plan(self) -> None:
         """Find out what will be written; an importance matrix and trials that this takes are made here."""
         wanted, imatrix = self.wanted, self._imatrix()
+        self._used = imatrix
         types = list(wanted.types)
         if not types and not wanted.is_tailored and wanted.recipe is None:
             types = [default_type(self.source.plan)]
@@ -131,8 +134,15 @@ class Job:
                         self.source, self.planned, self.child, self.store, made_by=self._made_by, sink=sink, **options
                     )
                 else:
-                    written = quantizing.write(
-                        self.source, self.planned, paths, self.child, digest=self.out.as_json, sink=sink, **options
+                    written = quantizing.write_noted(
+                        self.source,
+                        self.planned,
+                        paths,
+                        self.child,
+                        self.store,
+                        made_by=self._made_by,
+                        sink=sink,
+                        **options,
                     )
         except KeyboardInterrupt:
             self.out.note(INTERRUPTED)
@@ -214,21 +224,28 @@ class Job:
                 self._runnable = self.stack.enter_context(files)
         return self._runnable
 
-    def _imatrix(self) -> Imatrix | None:
-        """Return the importance matrix; none for a dry run that would have to compute it only for its numbers."""
+    @property
+    def _calibration(self) -> "Calibration | None":
+        """The text that the importance matrix comes from, if it is computed here."""
         importance = self.wanted.importance
         if importance is None and self.wanted.is_tailored:
             from owm.quality.calibration import bundled
 
-            importance = bundled()
+            return bundled()
+        return None if isinstance(importance, Imatrix) else importance
+
+    def _imatrix(self) -> Imatrix | None:
+        """Return the importance matrix; none for a dry run that would have to compute it only for its numbers."""
+        importance = self._calibration or self.wanted.importance
         if importance is None or isinstance(importance, Imatrix):
             return importance
         if self.is_dry and not self.wanted.is_tailored:
             return None
-        from owm.library.working import find_imatrix, imatrix_of
+        from owm.library.working import find_imatrix, forget, imatrix_of
 
         if (known := find_imatrix(self.source, importance, self.store)) is not None:
             self.out.detail(f"using the importance matrix computed before: {known.path}")
+            self.stack.callback(forget, self.source, self.store)
             return known
         files = self._files()
         self.out.note(f"computing an importance matrix from {importance.name}")
@@ -327,8 +344,20 @@ class Job:
     # -- what is kept ----------------------------------------------------------------------------------------------
 
     def _made_by(self, planned: Quantization) -> dict[str, object]:
-        tailored = self.tailored.get(planned.label)
-        return {} if tailored is None else {"recipe": tailored.document()}
+        wanted, tailored = self.wanted, self.tailored.get(planned.label)
+        options = recipes.Options(wanted.overrides, wanted.allow_requantize, wanted.layout, self.source.pre)
+        made: dict[str, object] = {"options": options.record(), "imatrix": self._imatrix_record()}
+        return made if tailored is None else made | {"recipe": tailored.document()}
+
+    def _imatrix_record(self) -> dict[str, Any] | None:
+        if self._used is None:
+            return None
+        if self._used_record is None:
+            from owm.library.working import n_chunks_of
+
+            text = self._calibration
+            self._used_record = recipes.imatrix_record(self._used, text, None if text is None else n_chunks_of(text))
+        return self._used_record
 
     def _note_files(self, paths: Sequence[Sequence[Path]], sha256s: list[list[str]]) -> None:
         from owm.store.model import StoredModel

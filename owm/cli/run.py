@@ -52,6 +52,7 @@ def command(
     ctx_size: o.CtxSizeOpt = None,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
+    trust: o.TrustOpt = False,
     show_settings: o.ShowSettingsOpt = False,
     log: o.LogOpt = False,
     stats: o.StatsOpt = False,

@@ -39,8 +39,9 @@ subcommands = with_subcommands(command)
 def complete_sessions(incomplete: str) -> list[str]:
     """Offer the ids of sessions to the shell."""
     from owm.chat.sessions import open_sessions
+    from owm.cli.completing import offered
 
-    return [summary.id for summary in open_sessions().summaries() if summary.id.startswith(incomplete)]
+    return offered((summary.id for summary in open_sessions().summaries()), incomplete)
 
 
 SessionArg = Annotated[
@@ -359,9 +360,9 @@ def _count(n: int, noun: str) -> str:
 
 def _write(file: Path, text: str) -> None:
     from owm.errors import StoreError
-    from owm.publishing import publish_text
+    from owm.publishing import save_text
 
     try:
-        publish_text(file, text)
+        save_text(file, text)
     except OSError as error:
         raise StoreError(f"cannot write {file}: {error.strerror or error}", hint="choose another file") from error

@@ -17,6 +17,9 @@ def command(
     template: Annotated[
         bool, typer.Option("--template", help="Print the chat template that will run, and nothing else.")
     ] = False,
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Show where it is from, and how it was made, up to published weights.")
+    ] = False,
     remote: Annotated[bool, typer.Option("--remote", help="Look where it is published, even if it is stored.")] = False,
     json: o.JsonOpt = False,
     offline: o.OfflineOpt = False,
@@ -42,6 +45,9 @@ def command(
 
     out = Output(json, quiet, verbose)
     store = open_store()
+    if provenance:
+        _show_provenance(model, store, out)
+        return
     stored = None if remote else _stored(model, store, must=template)
     if stored is None:
         from owm.cli.show_remote import show_remote
@@ -57,7 +63,22 @@ def command(
     if template:
         if source is None:
             raise ModelNotFound(f"{store.shown_name(stored)} has no chat template (a base model)", ref=model)
-        out.data({"template": source}, lines=source.split("\n"))
+        from owm.cli.template_note import say_comparison
+        from owm.errors import TemplateError
+        from owm.library.chat_templates import compare
+
+        comparison = problem = None
+        try:
+            comparison = compare(stored, header, store)
+        except TemplateError as error:
+            problem = error
+        out.data(
+            {"template": source, "published": comparison.record() if comparison else None}, lines=source.split("\n")
+        )
+        if problem is not None:
+            out.warn(str(problem))
+        elif not json:
+            say_comparison(comparison, out)
         return
     types: dict[str, int] = {}
     for tensor in (tensor for part in headers for tensor in part.tensors):
@@ -108,6 +129,20 @@ def command(
         "stored": facts["created_at"],
     }
     out.data(None, lines=fact_lines(lines))
+
+
+def _show_provenance(model: str, store: "Store", out: Output) -> None:
+    """Show where a stored model, or a file, is from; the network is not asked."""
+    from owm.cli import lineage
+    from owm.cli.progress import progress
+    from owm.library import provenance
+
+    lineages = provenance.Lineages(store)
+    stored = provenance.find(model, store, lineages)
+    with progress(out) as sink, store.reading(stored):
+        found = lineages.of(stored, sink=sink)
+    name = store.shown_name(stored)
+    out.data({**found.record(), "name": name}, lines=list(lineage.lines(found, name)))
 
 
 def _stored(model: str, store: "Store", *, must: bool) -> "StoredModel | None":

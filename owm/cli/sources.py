@@ -44,16 +44,20 @@ def find_running(
 ) -> "StoredModel":
     """Return files that llama.cpp can run, of what `find_source` finds; a checkpoint is converted to a temporary file.
 
+    They were tried in a process of their own, see `owm.library.gate`.
+
     Args:
         stack: that file is removed at its end.
     """
     from owm.cli.progress import progress
+    from owm.library.gate import admit
     from owm.library.working import runnable
     from owm.store.model import StoredModel
     from owm.units import format_bytes
 
     source = find_source(text, store, out)
     if source.model is not None:
+        admit(source.model, tell=out.note)
         return source.model
     assert source.conversion is not None
     out.note(f"converting {source.name} to a temporary file that runs ({format_bytes(source.plan.n_bytes)})")

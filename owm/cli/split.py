@@ -40,7 +40,7 @@ def command(
     with store.reading(stored):
         plan = plan_parts(open_model_file(stored.files), max_bytes=max_bytes, max_tensors=max_tensors)
         said = f"{stored.path.name} in {len(plan.files)} parts to {path.parent}"
-        copy_planned(plan, path, out, stage="split", said=said, dry_run=dry_run)
+        copy_planned(plan, path, out, source=stored, store=store, stage="split", said=said, dry_run=dry_run)
 
 
 def _bytes(text: str) -> int:

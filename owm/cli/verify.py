@@ -10,6 +10,7 @@ from owm.cli.output import Output
 if TYPE_CHECKING:
     from owm.errors import OwmError
     from owm.events import Sink
+    from owm.library.provenance import Lineages
     from owm.store.local import Store
     from owm.store.model import StoredModel
 
@@ -19,7 +20,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[MODEL]…",
-            help="Stored models (default: all).",
+            help="Stored models, or paths (default: all that is stored).",
             show_default=False,
             autocompletion=o.complete_models,
         ),
@@ -35,15 +36,20 @@ def command(
 ) -> int:
     """Check that stored files are what was published.
 
-    A file whose size and modification time are those of when it was last found whole is taken for whole; any other is
-    hashed and compared with the sha256 of its manifest, and its header is read. `--full` does so with all. Ends with
-    exit code 7 if anything is damaged.
+    `--json` says where each is from, too: commit, sha256 of every file, how it was made and of what, up to the weights
+    as they were published. A path may be named as well. A file whose size and modification time are those of when it
+    was last found whole is taken for whole; any other is hashed and compared with the sha256 of its manifest, and its
+    header is read. `--full` does so with all, and looks for weights that are infinite or no numbers. Ends with exit
+    code 7 if anything is damaged.
     """
     from owm.cli.failures import ExitCode, exit_code
     from owm.cli.progress import progress
     from owm.errors import OwmError
-    from owm.library import open_store
+    from owm.library import open_store, provenance
     from owm.library.keeping import inspect_file
+    from owm.library.row_check import check_of
+    from owm.native.ggml import unheard
+    from owm.store.repairing import remove_aside
     from owm.store.shelf import Shelf
     from owm.store.verifying import status_of, verify
 
@@ -51,30 +57,34 @@ def command(
     store = open_store()
     problems: list[OwmError] = []
     among = store.models(problems)
-    chosen = [store.find_stored(name) for name in models] if models else among
+    lineages = provenance.Lineages(store, among)
+    chosen = [provenance.find(name, store, lineages) for name in models] if models else among
     stored = list({model.folder or model.path: model for model in chosen}.values())  # each once
     results: list[dict[str, Any]] = []
     code = ExitCode.OK
     for problem in problems if not models else ():
-        results.append({"name": None, "status": status_of(problem), "problem": str(problem), "hint": problem.hint})
+        row = {"name": None, "status": status_of(problem), "problem": str(problem), "hint": problem.hint}
+        results.append(_unknown() | row if json else row)
         code = max(code, exit_code(problem))
     shelf = Shelf(among)
-    with progress(out) as sink:
-        for verdict in verify(stored, store, full=full, inspect=inspect_file, sink=sink):
+    with progress(out) as sink, unheard():
+        rows = check_of if full else None
+        for verdict in verify(stored, store, full=full, inspect=inspect_file, rows=rows, sink=sink):
             status: str = verdict.status
             found = verdict.problem
-            if found is not None and repair:
+            if found is None and repair:
+                remove_aside(verdict.model, store)
+            if found is not None and repair and verdict.can_be_mended:
                 status, found = _repair(verdict.model, store, full=full, problem=found, sink=sink)
             if found is not None:
                 code = max(code, exit_code(found), exit_code(verdict.problem or found))
-            results.append(
-                {
-                    "name": store.shown_name(verdict.model, shelf),
-                    "status": status,
-                    "problem": None if found is None else str(found),
-                    "hint": None if found is None else found.hint,
-                }
-            )
+            row = {
+                "name": store.shown_name(verdict.model, shelf),
+                "status": status,
+                "problem": None if found is None else str(found),
+                "hint": None if found is None else found.hint,
+            }
+            results.append(_origin(verdict.model, lineages, found, sink) | row if json else row)
     if json:
         out.data(results)
     elif not results:
@@ -87,6 +97,19 @@ def command(
         for hint in dict.fromkeys(hints):
             out.note(f"hint: {hint}")
     return code
+
+
+def _origin(model: "StoredModel", lineages: "Lineages", problem: "OwmError | None", sink: "Sink") -> dict[str, Any]:
+    """Return what `--json` says of where a model is from; nothing of a damaged file that nobody has recorded."""
+    if model.manifest is None and problem is not None:
+        return _unknown()
+    return lineages.of(model, sink=sink).record()
+
+
+def _unknown() -> dict[str, Any]:
+    from owm.library.provenance import Provenance
+
+    return dict.fromkeys(Provenance("file", "").record())
 
 
 def _repair(

@@ -260,6 +260,14 @@ ImatrixOpt = Annotated[
         show_default=False,
     ),
 ]
+ReproduceOpt = Annotated[
+    bool,
+    typer.Option(
+        "--reproduce",
+        help="SOURCE is something made here: make it again as its manifest says, compare every byte, and keep nothing.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 KeepSplitOpt = Annotated[bool, typer.Option("--keep-split", help="Write as many files as the source has.")]
 MaxMemoryOpt = Annotated[
     str | None,

@@ -1,6 +1,7 @@
 """Writing what was planned from a checkpoint, for a command: where to, what is said before, what comes out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from owm.convert.architectures.base import Architecture
     from owm.convert.checkpoint import Checkpoint
     from owm.events import Sink
+    from owm.library.parents import Parents
     from owm.pipeline.plan import Plan
     from owm.pipeline.writer import Written
 
@@ -42,13 +44,23 @@ class Write(Protocol):
 
 
 def write_planned(
-    planned: Planned, write: Write, output: Path | None, out: Output, *, name: str, own_name: str, dry_run: bool
+    planned: Planned,
+    write: Write,
+    output: Path | None,
+    out: Output,
+    *,
+    name: str,
+    own_name: str,
+    dry_run: bool,
+    parents: "Parents | None" = None,
+    note: "Callable[[list[Written]], None]" = lambda written: None,
 ) -> None:
     """Say what will be written and write it, or only say it.
 
     Args:
         name: of what is converted.
         own_name: of the file, without `.gguf`, where `output` names none.
+        parents: what it is made of, hashed meanwhile; then `note` keeps how it was made.
     """
     from owm.cli.progress import progress
     from owm.pipeline.parts import file_names
@@ -60,8 +72,11 @@ def write_planned(
         return _say_plan(planned, paths, out)
     out.note(f"converting {name} to {planned.label}: {format_bytes(planned.plan.n_bytes)}")
     try:
-        with progress(out) as sink:
-            written = write(paths, digest=out.as_json, sink=sink)
+        with progress(out) as sink, parents or nullcontext():
+            if parents is not None:
+                parents.begin()
+            written = write(paths, digest=out.as_json or parents is not None, sink=sink)
+            note(written)
     except KeyboardInterrupt:
         out.note("interrupted; the same command goes on from the last finished tensor")
         raise

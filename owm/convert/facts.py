@@ -6,10 +6,10 @@ gguf-py reads the card and guesses sizes and versions from the name; that work i
 import logging
 from datetime import date
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from owm.formats.gguf_writer import U64, Value
+from owm.temporary import temporary_folder
 
 
 class CardProblem(Exception):
@@ -41,7 +41,7 @@ def read_facts(
     total, shared, expert, count = n_params
     writer = gguf.GGUFWriter(path=None, arch=architecture)
     try:
-        with TemporaryDirectory(prefix="owm-") as temporary:
+        with temporary_folder() as temporary:
             # The folder's name is one of the things that gguf-py reads; a commit's hash says nothing.
             named = folder.resolve() if name is None else Path(temporary, name)
             if name is not None:

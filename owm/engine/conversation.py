@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from owm.engine.marks import CONTROL, FORMATS, THINK, ReasoningFormat, detect
 from owm.engine.reasoning import split
-from owm.engine.template import ChatTemplate, Message, TemplateRefusal, Thinking
-from owm.errors import TemplateError
+from owm.engine.template import ChatTemplate, Message, Thinking
+from owm.errors import TemplateError, TemplateRefusal
 
 LEVELS = ("low", "medium", "high")
 # What chats in files, and templates, call the thought of a turn.

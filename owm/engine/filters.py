@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2.filters import FILTERS
 
-from owm.engine.limits import MAX_DIGITS, MAX_SEARCH, Limits, check
+from owm.engine.bounds import MAX_DIGITS, MAX_SEARCH
+from owm.engine.limits import Limits, check
 
 if TYPE_CHECKING:
     from owm.engine.sandbox import Sandbox

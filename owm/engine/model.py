@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from owm.engine import context as context_size
 from owm.engine import family
+from owm.engine import template as chat_template
 from owm.engine.context import ContextSize
 from owm.engine.conversation import Conversation
 from owm.engine.growing import GrowingScheduler
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from owm.engine.adapter import AdapterChoice
     from owm.engine.constrain import Vocabulary
     from owm.engine.marks import ReasoningFormat
+    from owm.engine.program import Program
+    from owm.engine.rendering import Rendering
 
 GPU_RESERVE_BYTES = 1 << 30
 WEIGHING_BYTES = 128 << 20  # for the weights of attention, where they are computed without flash attention
@@ -57,6 +60,8 @@ class Model:
         *,
         n_gpu_layers: int | None = None,
         is_verified: bool = False,
+        is_trusted: bool = False,
+        will_chat: bool = False,
         log: Callable[[str], None] | None = None,
     ) -> None:
         """Check the headers of all files, then load.
@@ -65,6 +70,8 @@ class Model:
             files: the model file, or all its shards in order.
             n_gpu_layers: layers on the GPU, -1 for all, None for as many as fit.
             is_verified: the vocabulary was checked before, when the model was stored.
+            is_trusted: the user vouches for the file, so its template needs no process of its own.
+            will_chat: get the template ready while the weights are loaded.
             log: takes the lines of llama.cpp's own log, which hold a stranger's metadata.
 
         Raises:
@@ -73,13 +80,12 @@ class Model:
             Unsupported: the file is no model, or of a kind that owm cannot run.
         """
         began = time.perf_counter()
-        self.headers: tuple[Header, ...] = tuple(gguf.read_header(path) for path in files)
+        self.headers: tuple[Header, ...] = read_headers(files, is_verified=is_verified)
         self.header = self.headers[0]
         self.path = files[0]
-        _check_is_model(self.header)
-        if not is_verified:
-            self.header.check_vocabulary()
         self.weights_bytes = sum(path.stat().st_size for path in files)
+        self._is_trusted = is_trusted
+        self._begun = self._begin_template() if will_chat else None
         llama.start(log)
         self.cores = probe.cores()
         self.placement, self._n_gpu_layers = _place(self.header, self.weights_bytes, n_gpu_layers)
@@ -100,6 +106,9 @@ class Model:
         """Stop what still runs on this model, and free it."""
         for scheduler in list(self._schedulers):
             scheduler.close()
+        for begun in (self._begun, self.__dict__.get("_chat_template")):
+            if begun is not None:
+                begun.close()
         self.native.close()
 
     @property
@@ -156,12 +165,25 @@ class Model:
             self.weights_bytes += choice.path.stat().st_size
         return tuple(notes)
 
+    def _begin_template(self) -> "Program | Rendering | None":
+        source = self.header.text("tokenizer.chat_template")
+        try:
+            return chat_template.start(source, is_trusted=self._is_trusted) if source else None
+        except TemplateError:
+            return None  # said when it is needed
+
     @cached_property
     def _chat_template(self) -> ChatTemplate | None:
         source = self.native.chat_template()
         if not source:
             return None
-        return ChatTemplate(source, bos=self.native.special_text("bos"), eos=self.native.special_text("eos"))
+        return ChatTemplate(
+            source,
+            bos=self.native.special_text("bos"),
+            eos=self.native.special_text("eos"),
+            is_trusted=self._is_trusted,
+            program=self._begun if source == self.header.text("tokenizer.chat_template") else None,
+        )
 
     def template(self) -> ChatTemplate | None:
         """Return the model's chat template, None if it has none (a base model).
@@ -323,6 +345,20 @@ class Model:
         """Return how many tokens to read at once where each of them is weighed against all others in memory."""
         n_heads = max(self.header.integers("attention.head_count", 1) or [1]) or 1
         return max(32, min(N_UBATCH, n_tokens, WEIGHING_BYTES // (4 * n_heads * n_tokens)))
+
+
+def read_headers(files: Sequence[Path], *, is_verified: bool = False) -> tuple[Header, ...]:
+    """Read and check the headers of a model's files: what there is to check before llama.cpp sees them.
+
+    Raises:
+        MalformedFile: a header is not what it should be.
+        Unsupported: the file is no model.
+    """
+    headers = tuple(gguf.read_header(path) for path in files)
+    _check_is_model(headers[0])
+    if not is_verified:
+        headers[0].check_vocabulary()
+    return headers
 
 
 def _check_is_model(header: Header) -> None:

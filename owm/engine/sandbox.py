@@ -8,11 +8,12 @@ compiles straight to Python (comparisons, slices, `~`, loops) is rewritten in th
 
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from jinja2 import nodes, pass_context
+from jinja2.compiler import CodeGenerator
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import FILTERS
 from jinja2.parser import Parser
@@ -21,8 +22,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from owm.engine import filters
-from owm.engine.limits import MAX_FORMAT_CHARS, MAX_INT_BITS, MAX_NODES, LimitExceeded, Limits, check
-from owm.errors import TemplateError
+from owm.engine.bounds import MAX_FORMAT_CHARS, MAX_INT_BITS, MAX_NODES
+from owm.engine.limits import LimitExceeded, Limits, check
+from owm.errors import TemplateRefusal
 
 _METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
@@ -37,10 +39,6 @@ _METHODS: dict[type, frozenset[str]] = {
 }
 
 
-class TemplateRefusal(TemplateError):
-    """The template refuses this conversation, in its own words (a role it does not know, turns out of order)."""
-
-
 class _Namespace(Namespace):
     """`namespace()`, which never shows what is inside: it can hold itself."""
 
@@ -48,8 +46,20 @@ class _Namespace(Namespace):
         return "<Namespace>"
 
 
+class _Generator(CodeGenerator):
+    """Jinja's compiler, which looks at the clock."""
+
+    environment: "Sandbox"
+
+    def visit(self, node: nodes.Node, *arguments: Any, **named: Any) -> Any:
+        self.environment.limits.look()
+        return super().visit(node, *arguments, **named)
+
+
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment: bounded operators, methods and filters; counted steps."""
+
+    code_generator_class = _Generator
 
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "**", "%"])
     limits: Limits
@@ -60,7 +70,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             trim_blocks=True,
             lstrip_blocks=True,
             optimized=False,
-            extensions=[loopcontrols, _Generation],
+            extensions=[loopcontrols, Generation],
             finalize=_finalize,
         )
         self.limits = Limits()
@@ -74,8 +84,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.tests = {name: self._bounded(test, True) for name, test in tests.items()}
         self.globals = {
             "range": self._range,
-            "dict": dict,
-            "namespace": _Namespace,
+            "dict": lambda *pairs, **named: self._dict(*pairs, **named),
+            "namespace": lambda *pairs, **named: _Namespace(self._dict(*pairs, **named)),
             "raise_exception": _refuse,
             "strftime_now": self._strftime_now,
         }
@@ -96,9 +106,21 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if is_deep:
                 arguments = tuple(map(self.limits.weighed, arguments))
                 named = {key: self.limits.weighed(value) for key, value in named.items()}
-            return self.limits.charge(function(*arguments, **named))
+            made = function(*arguments, **named)
+            # At once, not when it is asked for: then it could be by C code, or hold others that hold others.
+            return iter(self.limits.take(made)) if isinstance(made, Generator) else self.limits.charge(made)
 
         return bounded
+
+    def _dict(self, *pairs: Any, **named: Any) -> dict[Any, Any]:
+        """`dict(…)`; numbers can be chosen so that each new key takes longer."""
+        check(len(pairs) <= 1, "dict takes one list of pairs")
+        made = {}
+        for given in pairs:
+            for key, value in given.items() if isinstance(given, Mapping) else self.limits.take(given):
+                self.limits.look()
+                made[key] = value
+        return self.limits.charge(made | named)
 
     def _range(self, *arguments: int) -> range:
         numbers = range(*arguments)
@@ -175,7 +197,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return isinstance(obj, Namespace | LoopContext | Macro) and bool(super().is_safe_attribute(obj, attr, value))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """`obj[argument]`; a key is weighed before it is hashed."""
+        """`obj[argument]`; a key is weighed before it is hashed. Filters walk along paths of them."""
+        self.limits.look()
         if not isinstance(argument, str | int):
             self.limits.weigh(argument)
         return super().getitem(obj, argument)
@@ -195,14 +218,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(owner, str):
             function = filters.TextMethod(self, owner, function.__name__)
         result = super().call(context, function, *arguments, **named)
-        return self.limits.charge(result) if isinstance(owner, str) or function is dict else result
+        return self.limits.charge(result) if isinstance(owner, str) else result
 
     def wrap_str_format(self, value: Any) -> Any:
         """Leave `str.format` to `call`, which runs the bounded formatter."""
         return None
 
 
-class _Generation(Extension):
+class Generation(Extension):
     """`{% generation %}`, by which some templates mark the assistant's part for training; here it marks nothing."""
 
     tags = {"generation"}  # noqa: RUF012

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from owm.errors import MalformedFile, StoreError
 from owm.events import Sink, Warned, ignore
+from owm.publishing import PRIVATE, create_anew, make_private
 from owm.units import format_bytes
 
 LIMIT_BYTES = 4 << 30
@@ -168,7 +169,7 @@ class Snapshots:
         key = hashlib.sha256(wanted + _packed(tokens)).hexdigest()
         path = self.folder / f"{_beginning(wanted)}{key[:24]}{SUFFIX}"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self.folder)
             with FileLock(self.folder / ".lock", timeout=_LOCK_SECONDS, mode=0o600):
                 for left in self.folder.glob("*.incomplete"):  # of a process that was killed: writers hold the lock
                     _unlink(left)
@@ -228,8 +229,7 @@ class Snapshots:
         """Write a file under another name and give it its own; no fsync: what a power cut spoils has a wrong digest."""
         temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-            with open(descriptor, "wb", buffering=0) as file:
+            with open(create_anew(temporary, mode=PRIVATE), "wb", buffering=0) as file:
                 for part in (memoryview(header), memoryview(state)):
                     while part:
                         part = part[file.write(part) :]

@@ -1,23 +1,20 @@
 """Chat templates: what turns a conversation into the text that a model was trained on.
 
-A template is a program that comes with the model; `owm.engine.sandbox` runs it. Here its errors become ours.
+A template is a program that comes with the model. Where nobody vouches for it, it runs in a process of its own.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import jinja2
-
-from owm.engine.limits import LimitExceeded, Limits, check, measure
-from owm.engine.sandbox import Sandbox, TemplateRefusal
+from owm.engine import published
+from owm.engine.bounds import HINT, MAX_SOURCE_CHARS
 from owm.errors import TemplateError, UsageError
 
-__all__ = ["ChatTemplate", "Message", "TemplateRefusal", "Thinking"]
-
-MAX_SOURCE_CHARS = 1 << 16
-_HINT = "`--raw` sends the prompt without a template"
+if TYPE_CHECKING:
+    from owm.engine.program import Program
+    from owm.engine.rendering import Rendering
 
 Message = Mapping[str, Any]
 Effort = Literal["low", "medium", "high"]
@@ -59,18 +56,32 @@ class Thinking:
 class ChatTemplate:
     """A compiled chat template. `bos` and `eos` are the texts of the model's tokens."""
 
-    def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        bos: str = "",
+        eos: str = "",
+        is_trusted: bool = False,
+        program: "Program | Rendering | None" = None,
+    ) -> None:
         """Compile a template.
+
+        Args:
+            is_trusted: the user vouches for it, so it needs no process of its own.
+            program: what `start` gave for the same source.
 
         Raises:
             TemplateError: it does not parse, or is absurdly long.
         """
-        if len(source) > MAX_SOURCE_CHARS:
-            raise TemplateError(f"the model's chat template is {len(source)} characters long", hint=_HINT)
         self.source = source
         self._bos, self._eos = bos, eos
-        self._sandbox = Sandbox()
-        self._template = _guarded(lambda: self._sandbox.from_string(source))
+        self._program = program or start(source, is_trusted=is_trusted)
+        self._program.check()
+
+    def close(self) -> None:
+        """End the process that it runs in, if it has one."""
+        self._program.close()
 
     def switch(self, mode: str) -> dict[str, Any]:
         """Return the variables by which this template turns thinking on or off, as far as it seems to have any."""
@@ -104,40 +115,21 @@ class ChatTemplate:
             **variables,
         }
 
-        def run() -> str:
-            limits = self._sandbox.limits = Limits(*measure(names), len(messages))
-            chunks, total = [], 0
-            for chunk in self._template.root_render_func(self._template.new_context(names)):
-                total += len(chunk)
-                check(total <= limits.chars, "the result is too long")
-                chunks.append(chunk)
-            return "".join(chunks)
-
-        return str(_guarded(run))
+        return self._program.render(names)
 
 
-def _guarded(call: Callable[[], Any]) -> Any:
-    """Run anything of Jinja's; whatever a template can make it raise becomes a TemplateError."""
-    try:
-        return call()
-    except TemplateError:
-        raise
-    except LimitExceeded as error:
-        raise TemplateError(f"the model's chat template was stopped: {error}", hint=_HINT) from error
-    except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(
-            f"the model's chat template has an error in line {error.lineno}: {_sentence(error.message or '')}",
-            hint=_HINT,
-        ) from error
-    except (RecursionError, MemoryError) as error:
-        raise TemplateError("the model's chat template was stopped: it is nested too deeply", hint=_HINT) from error
-    except Exception as error:  # a stranger's program can raise anything; none of it is a bug of owm
-        message = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise TemplateError(
-            f"the model's chat template fails: {_sentence(message) or type(error).__name__}", hint=_HINT
-        ) from error
+def start(source: str, *, is_trusted: bool = False) -> "Program | Rendering":
+    """Begin to compile a template: here if it is trusted or published with a well-known model, else in a process.
 
+    Raises:
+        TemplateError: it is absurdly long, or it is compiled here and does not parse.
+    """
+    if len(source) > MAX_SOURCE_CHARS:
+        raise TemplateError(f"the model's chat template is {len(source)} characters long", hint=HINT)
+    if is_trusted or published.is_published(source):
+        from owm.engine.program import Program
 
-def _sentence(message: str) -> str:
-    """Return the first sentence of another program's message, without its full stop."""
-    return message.partition("\n")[0].partition(". ")[0].rstrip(".")[:300]
+        return Program(source)
+    from owm.engine.rendering import Rendering
+
+    return Rendering(source)

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from owm.errors import MalformedFile, OwmError, StoreError
 from owm.formats import gguf
 from owm.formats.gguf import Header
+from owm.publishing import replacing
 from owm.store.sources.base import Offer, RemoteFile, Source
+from owm.temporary import temporary_folder
 from owm.units import format_bytes
 
 FIRST_BYTES = 1 << 20
@@ -188,7 +189,7 @@ def _make(headers: Sequence[RemoteHeader], stack: ExitStack) -> list[Path]:
             stack.callback(os.close, descriptor)
             _fill(descriptor, headers[0])
             return [Path(f"/proc/{os.getpid()}/fd/{descriptor}")]
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="owm-")))
+    folder = stack.enter_context(temporary_folder())
     paths = []
     for index, each in enumerate(headers, 1):
         name = "header.gguf" if len(headers) == 1 else f"header-{index:05d}-of-{len(headers):05d}.gguf"
@@ -240,14 +241,10 @@ def _load(path: Path) -> bytes | None:
 
 def _keep(path: Path, raw: bytes) -> None:
     """Keep a header; those that were not asked for the longest make room. What cannot be kept is fetched again."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(raw)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write(raw)
         kept = sorted(((entry.stat(), Path(entry)) for entry in os.scandir(path.parent)), key=lambda e: e[0].st_mtime)
         left = sum(status.st_size for status, _ in kept)
         for status, each in kept:

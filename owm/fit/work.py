@@ -112,14 +112,14 @@ def work_of(headers: Sequence[Header]) -> Work:
         elif tensor.name.endswith(".time_mix_output.weight"):
             n_recurrent += 1
             n_state += n_embd * (first.integer("wkv.head_size") or 0)
-        elif _ATTENDS.search(tensor.name):
+        elif _ATTENDS.search(tensor.name) and _block(tensor) >= 0:
             attending.add(_block(tensor))
         if _is_multiplied(tensor, is_tied=is_tied):
             matrices.append(_matrix(tensor))
         elif tensor.name != _EMBEDDINGS:
             is_norm = tensor.name.endswith("_norm.weight")
             n_nodes += 1 + is_norm
-            n_node_values += (1 + is_norm) * (n_embd if is_norm else tensor.shape[-1])
+            n_node_values += (1 + is_norm) * (n_embd if is_norm else (tensor.shape or (1,))[-1])
     layers = tuple(heads for layer in sorted(attending) if (heads := _heads(first, layer, n_layers)) is not None)
     n_used = first.integer("expert_used_count") or 1
     has_experts = any(matrix.n_experts for matrix in matrices)
@@ -151,7 +151,7 @@ def _matrix(tensor: TensorEntry) -> Matrix:
     return Matrix(
         tensor.type_name,
         n_rows=math.prod(tensor.shape[1:]),
-        n_values=tensor.shape[0],
+        n_values=tensor.shape[0] if tensor.shape else 1,
         n_bytes=tensor.n_bytes,
         n_experts=tensor.shape[-1] if len(tensor.shape) == 3 and _EXPERTS.search(tensor.name) else 0,
         is_output=tensor.name in (_OUTPUT, _EMBEDDINGS),

@@ -15,7 +15,27 @@ from pathlib import Path
 from typing import NoReturn
 
 from owm.errors import MalformedFile, StoreError, Unsupported
+from owm.formats import hyperparameters, vocabulary
+from owm.formats.gguf_entries import (
+    ARRAY,
+    FILE_TYPES,
+    INT8,
+    STRING,
+    TENSOR_TYPES,
+    UINT8,
+    UINT16,
+    UINT32,
+    LongArray,
+    Scalar,
+    TensorEntry,
+    Value,
+)
+from owm.formats.hyperparameters import MAX_LAYERS
 from owm.units import format_bytes
+
+__all__ = [
+    "FILE_TYPES", "MAX_LAYERS", "TENSOR_TYPES", "Header", "LongArray", "Scalar", "TensorEntry", "Value", "read_header",
+]  # fmt: skip
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -23,76 +43,15 @@ MAX_DIMS = 4
 MAX_NAME_BYTES = 63
 MAX_KEY_BYTES = 65535
 DEFAULT_ALIGNMENT = 32
+MAX_ALIGNMENT = 1 << 20
 MAX_ENTRIES = 1 << 16  # of metadata keys, and of tensors; the largest models have some 2,000
 MAX_TEXTS = 1 << 22  # in all arrays of a file; the largest vocabularies have 262,144, and as many merges
-MAX_LAYERS, MAX_EXPERTS = 512, 1024  # ref: llama.cpp src/llama-hparams.h
 EAGER_ITEMS = 4096  # arrays up to this length are read at once (per-layer values), longer ones on demand
 EAGER_BYTES = 8 << 20  # so much of all values together is read at once, the rest on demand
 
-# id: (name, elements in a quant block, bytes of a quant block). ref: ggml/src/ggml-common.h
-# (gguf-py says 40 bytes for Q8_1; ggml says 36 and decides.)
-TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292),
-    16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
-    24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
-}  # fmt: skip
-
-# general.file_type. ref: llama.cpp include/llama.h, enum llama_ftype
-FILE_TYPES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
-    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
-    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
-    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
-    40: "Q1_0", 41: "Q2_0",
-}  # fmt: skip
-
-_UINT8, _UINT32, _STRING, _ARRAY = 0, 4, 8, 9
-_ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _SIZES = {kind: struct.calcsize(f"<{code}") for kind, code in _SCALARS.items()}
 _HINT = "the file is damaged, cut short or no GGUF; fetch it again"
-
-
-@dataclass(frozen=True, slots=True)
-class LongArray:
-    """An array that was walked but not read: `count` items of GGUF value type `item_type`, from byte `offset`.
-
-    A text too long to be read at once is kept in the same way, as an array of bytes.
-    """
-
-    item_type: int
-    count: int
-    offset: int
-
-
-Scalar = int | float | bool | str
-Value = Scalar | tuple[Scalar, ...] | LongArray
-
-
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """A tensor as the header tells it: `shape` in ggml order (row length first), `offset` from the data section."""
-
-    name: str
-    shape: tuple[int, ...]
-    type_id: int
-    offset: int
-    n_bytes: int
-
-    @property
-    def n_elements(self) -> int:
-        """Number of weights."""
-        return math.prod(self.shape)
-
-    @property
-    def type_name(self) -> str:
-        """The tensor type: `Q4_K`."""
-        return TENSOR_TYPES[self.type_id][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +102,8 @@ class Header:
         """Return an integer for each layer of this architecture, whether stored once or per layer."""
         found = self.metadata.get(f"{self.architecture}.{key}")
         if isinstance(found, tuple):
-            return [int(item) for item in found][:n_layers] if len(found) >= n_layers else None
+            numbers = [int(item) for item in found[:n_layers] if isinstance(item, int)]
+            return numbers if len(numbers) == n_layers else None
         return [int(found)] * n_layers if isinstance(found, int) else None
 
     def raw_values(self) -> dict[str, bytes]:
@@ -152,12 +112,14 @@ class Header:
         Raises:
             MalformedFile, StoreError: the file has become shorter, or cannot be read any more.
         """
+        # Not to the tensors: a stranger's alignment may put those gigabytes away.
+        n_bytes = max((end for _, end in self.places.values()), default=0)
         try:
             with open(self.path, "rb") as file:
-                raw = file.read(self.data_offset)
+                raw = file.read(n_bytes)
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror}") from error
-        if len(raw) < max((end for _, end in self.places.values()), default=0):
+        if len(raw) < n_bytes:
             raise MalformedFile(self.path, "it has become shorter while it was read", hint=_HINT)
         return {key: raw[begin:end] for key, (begin, end) in self.places.items()}
 
@@ -166,38 +128,41 @@ class Header:
         found = self.metadata.get(key)
         if isinstance(found, tuple):
             return [str(item) for item in found]
-        if not isinstance(found, LongArray) or found.item_type != _STRING:
+        if not isinstance(found, LongArray) or found.item_type != STRING:
             return []
         return [raw.decode("utf-8", "replace") for raw in self._raw_strings(found)]
 
     def check_vocabulary(self) -> None:
-        """Check the vocabulary for what llama.cpp aborts the process on: no tokens, the same one twice, bytes without.
+        """Check the vocabulary for what llama.cpp aborts the process on.
 
         Not a part of `read_header`: it takes five times as long as all the rest.
 
         Raises:
-            MalformedFile: a token is there twice, or a byte has none.
+            MalformedFile: it cannot be tokenized with.
             Unsupported: there is no vocabulary.
         """
-        kind = self.text("tokenizer.ggml.model")
-        if kind in ("none", "no_vocab"):
+        if self.text("tokenizer.ggml.model") in ("none", "no_vocab"):
             raise Unsupported(f"{self.path.name} has no vocabulary, so it cannot read or write text")
-        found = self.metadata.get("tokenizer.ggml.tokens")
-        raw: list[bytes] = []
+        for cause in vocabulary.problems(self):
+            raise MalformedFile(self.path, cause, hint=_HINT)
+
+    def raw_items(self, key: str) -> list[bytes]:
+        """Read a string array, long or short, as its bytes; [] if there is none."""
+        found = self.metadata.get(key)
         if isinstance(found, tuple):
-            raw = [item.encode() for item in found if isinstance(item, str)]
-        elif isinstance(found, LongArray) and found.item_type == _STRING:
-            raw = self._raw_strings(found)
-        # llama.cpp reads a token to its first zero byte and gives empty ones names of their own.
-        tokens = [token.partition(b"\0")[0] or b"[EMPTY_%d]" % i for i, token in enumerate(raw)]
-        if len(set(tokens)) != len(tokens):
-            raise MalformedFile(self.path, "a token of its vocabulary appears twice", hint=_HINT)
-        # A SentencePiece vocabulary has to be able to write any byte.
-        known = set(tokens)
-        if kind == "llama" and any(
-            b"<0x%02X>" % byte not in known and bytes([byte]) not in known for byte in range(256)
-        ):
-            raise MalformedFile(self.path, "its vocabulary has no token for some bytes", hint=_HINT)
+            return [item.encode() for item in found if isinstance(item, str)]
+        return self._raw_strings(found) if isinstance(found, LongArray) and found.item_type == STRING else []
+
+    def raw_bytes(self, key: str) -> bytes:
+        """Read an array of bytes, long or short; nothing if there is none."""
+        found = self.metadata.get(key)
+        if isinstance(found, tuple):
+            return bytes(item & 0xFF for item in found if isinstance(item, int))
+        if not isinstance(found, LongArray) or found.item_type not in (UINT8, INT8):
+            return b""
+        with open(self.path, "rb") as file:
+            file.seek(found.offset)
+            return file.read(found.count)
 
     def _raw_strings(self, array: LongArray) -> list[bytes]:
         unpack = struct.Struct("<Q").unpack_from
@@ -267,17 +232,22 @@ class _Reader:
                 self._fail(f"the metadata key {_shown(key)} appears twice" if key else "a metadata key is empty")
             begin = self.position
             kind = self._number("I", _shown(key))
-            if key == "general.alignment" and kind != _UINT32:
+            if key == "general.alignment" and kind != UINT32:
                 self._fail("its alignment is not an unsigned 32-bit number")
+            if key == "split.no" and kind != UINT16:  # llama.cpp reads it without asking
+                self._fail("its split.no is not an unsigned 16-bit number")
             metadata[key] = self._value(kind, _shown(key))
             places[key] = begin, self.position
+            if kind == STRING and hyperparameters.is_read_by_c(key) and self._has_zero(begin + 12):
+                self._fail(f"{_shown(key)} holds a zero byte, where llama.cpp stops reading")
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
             self._fail(f"its alignment {alignment!r} is not a power of two")
         if not isinstance(metadata.get("general.architecture", ""), str):
             self._fail("its architecture is not a text")
-        self._check_hyperparameters(metadata)
         tensors = self._tensors(n_tensors, alignment)
+        for cause in hyperparameters.problems(metadata, tensors):
+            self._fail(cause)
         data_offset = -(-self.position // alignment) * alignment
         if any((data_offset + tensor.offset) % DEFAULT_ALIGNMENT for tensor in tensors):
             self._fail(
@@ -287,6 +257,8 @@ class _Reader:
             needed = data_offset + tensors[-1].offset + tensors[-1].n_bytes
             if needed > self.end:
                 self._fail(f"it is truncated, {self.end} bytes instead of {needed}")
+        if alignment > MAX_ALIGNMENT:  # a copy of it would begin with as many zeros
+            self._fail(f"its alignment is {alignment}, at most {MAX_ALIGNMENT} can be")
         return Header(self.path, version, metadata, tensors, alignment, data_offset, self.end, places)
 
     def _tensors(self, count: int, alignment: int) -> tuple[TensorEntry, ...]:
@@ -323,49 +295,21 @@ class _Reader:
             expected = -(-(offset + n_bytes) // alignment) * alignment
         return tuple(tensors)
 
-    def _check_hyperparameters(self, metadata: dict[str, Value]) -> None:
-        """Refuse values on which llama.cpp does not fail but abort. ref: llama.cpp src/llama-model.cpp, load_hparams"""
-
-        def largest(key: str, default: int) -> int:
-            found = metadata.get(f"{architecture}.{key}", default)
-            numbers = found if isinstance(found, tuple) and found else (found,)
-            return max((number for number in numbers if isinstance(number, int)), default=default)
-
-        architecture = metadata.get("general.architecture")
-        n_layers, n_predicting = largest("block_count", 1), largest("nextn_predict_layers", 0)
-        if not 1 <= n_layers <= MAX_LAYERS or n_predicting > n_layers:
-            self._fail(f"it has {n_layers} layers, {n_predicting} of them for prediction; at most {MAX_LAYERS} can be")
-        n_experts, n_used = largest("expert_count", 0), largest("expert_used_count", 0)
-        n_groups, n_groups_used = largest("expert_group_count", 0), largest("expert_group_used_count", 0)
-        if n_experts > MAX_EXPERTS or not (1 if n_experts else 0) <= n_used <= n_experts:
-            self._fail(f"it uses {n_used} of {n_experts} experts")
-        if n_groups and (
-            n_groups >= n_experts or (n_groups > 1 and (n_experts % n_groups or not 0 < n_groups_used < n_groups))
-        ):
-            self._fail(f"it uses {n_groups_used} of {n_groups} groups of {n_experts} experts")
-        for norm in ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon"):
-            epsilon = metadata.get(f"{architecture}.attention.{norm}", 0.0)
-            if isinstance(epsilon, float) and not epsilon >= 0:
-                self._fail(f"its {norm} is {epsilon}")
-        scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
-        if isinstance(scaling, str) and scaling not in _ROPE_SCALINGS:
-            self._fail(f"its rope scaling {_shown(scaling)} is not known")
-
     def _value(self, kind: int, key: str) -> Value:
         if kind in _SCALARS:
             return self._scalar(kind, key)
-        if kind == _STRING:
+        if kind == STRING:
             length = self._length(key)
             if self._is_eager(length):
                 return self._take(length).decode("utf-8", "replace")
             self.position += length
-            return LongArray(_UINT8, length, self.position - length)
-        if kind != _ARRAY:
+            return LongArray(UINT8, length, self.position - length)
+        if kind != ARRAY:
             self._fail(f"the metadata key {key} has the unknown type {kind}")
         item_kind = self._number("I", key)
         count = self._number("Q", key)
         begin = self.position
-        if item_kind == _STRING:
+        if item_kind == STRING:
             self._skip_strings(count, key)
             if count <= EAGER_ITEMS and self._is_eager(self.position - begin + 64 * count):
                 self.position = begin
@@ -405,7 +349,10 @@ class _Reader:
 
     def _scalar(self, kind: int, key: str) -> Scalar:
         if kind == 7:
-            return bool(self._number("B", key))
+            flag = self._number("B", key)
+            if flag > 1:
+                self._fail(f"{key} is {flag}, a flag is 0 or 1")
+            return bool(flag)
         code = _SCALARS[kind]
         size = _SIZES[kind]
         if size > self.end - self.position:
@@ -427,9 +374,12 @@ class _Reader:
         if length > limit:
             self._fail(f"a {what} is {length} bytes long, at most {limit} can be")
         try:
-            return self._take(length).decode("utf-8")
+            name = self._take(length).decode("utf-8")
         except UnicodeDecodeError:
             self._fail(f"a {what} is not UTF-8 text")
+        if "\0" in name:  # to llama.cpp its name ends there, and is another one
+            self._fail(f"the {what} {_shown(name)} holds a zero byte")
+        return name
 
     def _length(self, what: str) -> int:
         """Read the length of a text that lies within the file."""
@@ -441,6 +391,10 @@ class _Reader:
     def _take(self, length: int) -> bytes:
         self.position += length
         return self.view[self.position - length : self.position]
+
+    def _has_zero(self, begin: int) -> bool:
+        """Tell whether there is a zero byte between `begin` and here."""
+        return self.view.find(b"\0", begin, self.position) >= 0
 
     def _is_eager(self, n_bytes: int) -> bool:
         """Tell whether a value of this size is to be read now; what all of them may take is bounded."""

@@ -5,11 +5,9 @@ what they are used for, is not known here. ref: llama.cpp common/imatrix-loader.
 """
 
 import mmap
-import os
 import re
 import stat
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from owm.errors import MalformedFile, StoreError, UsageError
 from owm.formats import gguf
 from owm.formats.gguf_writer import TensorHeader, Value, encode_header
+from owm.publishing import replacing
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 MAX_ENTRIES = 1 << 16
@@ -255,30 +254,14 @@ def write_imatrix(imatrix: Imatrix, path: Path) -> None:
         "imatrix.chunk_count": imatrix.n_chunks,
         "imatrix.chunk_size": imatrix.chunk_size,
     }
-    partial: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".incomplete", delete=False
-        ) as file:
-            partial = Path(file.name)
+        with replacing(path) as file:
             file.write(encode_header(metadata, headers))
             for block in blocks:
                 file.write(block.tobytes())
                 file.write(bytes(-block.nbytes % gguf.DEFAULT_ALIGNMENT))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.chmod(0o666 & ~_umask())
-        os.replace(partial, path)
     except OSError as error:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def check(imatrix: Imatrix, tensors: Mapping[str, tuple[int, int]]) -> None:

@@ -54,16 +54,21 @@ def available() -> tuple[Means, ...]:
     return tuple(means for means in _candidates() if _holds(means))
 
 
-def run(program: Sequence[str], means: Sequence[Means], *, environment: Mapping[str, str] | None = None) -> Secluded:
+def run(
+    program: Sequence[str], means: Sequence[Means], *, environment: Mapping[str, str] | None = None, given: str = ""
+) -> Secluded:
     """Run a program with no way to the network, to its end.
+
+    Args:
+        given: what it reads from its standard input.
 
     Raises:
         subprocess.TimeoutExpired: it does not come to an end.
         OSError: it cannot be started.
     """
     done = subprocess.run(
-        _command(program, means),
-        stdin=subprocess.DEVNULL,
+        command(program, means),
+        input=given,
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -100,7 +105,8 @@ def _holds(means: Means) -> bool:
     return "through" not in found.output and "through" in harmless.output
 
 
-def _command(program: Sequence[str], means: Sequence[Means]) -> list[str]:
+def command(program: Sequence[str], means: Sequence[Means]) -> list[str]:
+    """Return the command line that shuts a program in and then is it."""
     if "sandbox" in means:
         return [str(_SANDBOX), "-p", _PROFILE, *program]
     return [sys.executable, "-P", "-m", "owm.hardware.seclusion", *means, "--", *program]

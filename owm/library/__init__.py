@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # loaded when something is fetched or runs: listing needs nei
     from owm.convert.conversion import Conversion
     from owm.convert.foreign import Converter
     from owm.engine.model import Model
+    from owm.library.recipes import Options
     from owm.pipeline.writer import Written
     from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
     from owm.store.pull import PullPlan
@@ -172,16 +173,20 @@ def store_conversion(
     fetched: "FetchedCheckpoint",
     conversion: "Conversion",
     *,
+    options: "Options | None" = None,
     store: Store | None = None,
     sink: Sink = ignore,
 ) -> StoredModel:
     """Convert into the store; the manifest says from which commit and files. What is there already is kept.
 
+    Args:
+        options: what was asked for beside the type, for the manifest.
+
     Raises:
         NotEnoughDisk, StoreError, Damaged: as `owm.convert.conversion.execute` does.
     """
-    from owm import __version__
     from owm.convert.conversion import execute
+    from owm.library import recipes
     from owm.library.keeping import Origin, keep
     from owm.pipeline.parts import file_names
 
@@ -190,11 +195,7 @@ def store_conversion(
         return execute(conversion, [path.with_name(name) for name in names], sink=sink)
 
     def recipe() -> dict[str, object]:
-        return {
-            "type": conversion.type_name,
-            "known_differences": list(conversion.differences),
-            "by": f"owm {__version__}",
-        }
+        return recipes.of_conversion(conversion, options)
 
     return keep(Origin.of_checkpoint(plan, fetched), conversion.label, write, recipe, store or open_store())
 
@@ -219,6 +220,7 @@ def store_foreign(
     """
     from owm.convert.checkpoint import open_checkpoint
     from owm.convert.foreign import choose_type, run_converter
+    from owm.library import recipes
     from owm.library.keeping import Origin, keep
 
     opened = open_checkpoint(fetched.folder)
@@ -228,7 +230,7 @@ def store_foreign(
         return [run_converter(converter, opened, path, label, log=log, sink=sink)]
 
     def recipe() -> dict[str, object]:
-        return {"type": label, "by": str(converter.script.resolve())}
+        return recipes.about(recipes.FOREIGN) | {"type": label, "by": str(converter.script.resolve())}
 
     return keep(Origin.of_checkpoint(plan, fetched), label, write, recipe, store or open_store())
 
@@ -247,6 +249,7 @@ def load(
         OwmError: whatever pulling and loading can raise.
     """
     from owm.engine.model import Model
+    from owm.library.gate import admit, trusts
 
     store = store or open_store()
     if isinstance(model, Path):
@@ -264,5 +267,13 @@ def load(
         choice = plan_choice(ref, is_curious=False, store=store, sink=sink)
         choice.check_memory()
         stored = execute_pull(choice.plan, store=store, sink=sink)
+    admit(stored)
     store.touch(stored)
-    return Model(stored.files, n_gpu_layers=n_gpu_layers, is_verified=stored.is_verified, log=log)
+    return Model(
+        stored.files,
+        n_gpu_layers=n_gpu_layers,
+        is_verified=stored.is_verified,
+        is_trusted=trusts(),
+        will_chat=True,
+        log=log,
+    )

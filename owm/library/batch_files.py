@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from owm.batch.journal import journal_path, write_error
 from owm.batch.manifest import manifest_path
 from owm.batch.reading import Rows
 from owm.errors import UsageError
-from owm.publishing import sync_folder
+from owm.publishing import PRIVATE, create_anew, sync_folder
 
 if TYPE_CHECKING:
     from owm.library.batching import Batch
@@ -77,7 +78,7 @@ class ErrorsFile(io.TextIOWrapper):
             NotEnoughDisk, StoreError: it cannot be opened.
         """
         try:
-            file = open(path, "wb", buffering=0)  # noqa: SIM115
+            file = open(path, "wb", buffering=0, opener=_open_private)  # noqa: SIM115
         except OSError as error:
             raise write_error(error, path) from error
         super().__init__(cast("BinaryIO", file), encoding="utf-8", errors="replace", newline="", write_through=True)
@@ -112,9 +113,12 @@ def replaced(path: Path | None) -> Iterator[TextIO | None]:
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f"{path.name}.incomplete")
     try:
-        with open(temporary, "w", encoding="utf-8", errors="replace", newline="") as file:
+        opened = create_anew(temporary, mode=PRIVATE)
+        with open(opened, "w", encoding="utf-8", errors="replace", newline="") as file:
             yield file
             file.flush()
+            with suppress(FileNotFoundError):  # a file that was there keeps its permissions
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
@@ -123,6 +127,10 @@ def replaced(path: Path | None) -> Iterator[TextIO | None]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _open_private(name: str, flags: int) -> int:
+    return os.open(name, flags, PRIVATE)
 
 
 def is_file(path: Path | None) -> bool:

@@ -19,6 +19,7 @@ from owm.engine.tuning import N_BATCH, N_UBATCH, Tuning
 from owm.errors import Damaged, NotFound, OwmError, StoreError, UsageError
 from owm.events import Sink, Warned, ignore
 from owm.library.configuring import effective, tuning_of
+from owm.library.gate import admit
 from owm.settings.keys import KEYS
 from owm.settings.layers import Setting
 
@@ -125,8 +126,9 @@ def plan(
 
     Raises:
         UsageError: settings contradict each other, or there are too many combinations.
-        OwmError: the model cannot be opened, which a real prompt needs.
+        OwmError: llama.cpp does not take the model, see `owm.library.gate`.
     """
+    admit(stored)
     _, settings = effective(stored, store, {}, note=note)
     base = replace(tuning_of({key: setting.value for key, setting in settings.items()}), n_parallel=None)
     subject = subject_of(stored, name)

@@ -1,6 +1,7 @@
 """Recording what was measured of a model: in its manifest, and in its file if owm made that."""
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,9 +78,15 @@ def certify(
             manifest.write(replace(known, quality=certificate.manifest_entry(made, place)), model.folder)
         except OSError as error:
             raise write_error(error, model.folder / manifest.FILE_NAME) from error
-        if place is not None:
+        if place is not None and is_alone(current.path):
             certificate.stamp(current.path, made)
     return made
+
+
+def is_alone(path: Path) -> bool:
+    """Tell whether a file has this one name: what is written into it is written into nobody else's file."""
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def _is_shared(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """What this machine is and what owm can do with it: hardware, build, places, the Hub, and what stays private."""
 
+import json
 import os
 import shlex
 import shutil
@@ -32,6 +33,14 @@ LIBRARIES = (
 HUB_SECONDS = 3.0
 MATMUL_TYPES = ("f16", "q4_k")
 PROMPT, N_TOKENS = "Say hello.", 8
+_FEW = ("--max-tokens", str(N_TOKENS), "--temp", "0", "--quiet")
+# What generates text: the words after `owm`, with the model between the first and the rest, and what is piped in.
+GENERATING: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    "run": (("run",), (PROMPT, *_FEW), ""),
+    "chat": (("chat",), ("--private", *_FEW), f"{PROMPT}\n"),
+    "batch": (("batch", "-m"), ("-", *_FEW), json.dumps({"prompt": PROMPT}) + "\n"),
+    "bench": (("bench",), ("-p", "8", "-n", "4", "-r", "1", "--no-history", "--quiet"), ""),
+}
 _BINDING = "llama-cpp-python"
 
 
@@ -116,11 +125,13 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """What was shown of a real answer that had no way to the network.
+    """What was shown of real answers that had no way to the network.
 
     Attributes:
-        means: by which the program was shut in, each tried on a program that does connect before.
-        is_shown: the answer came to its end, and no socket for the internet was opened.
+        means: by which the programs were shut in, each tried on a program that does connect before.
+        is_shown: all came to their end, and no socket for the internet was opened.
+        answer: of `owm run`.
+        commands: those that came to their end, in the order in which they were tried.
     """
 
     model: str
@@ -128,10 +139,11 @@ class Privacy:
     is_shown: bool
     answer: str
     reason: str
+    commands: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON says it."""
-        return asdict(self) | {"means": list(self.means)}
+        return asdict(self) | {"means": list(self.means), "commands": list(self.commands)}
 
 
 def diagnose(store: Store, *, asks_hub: bool = False, is_fresh: bool = False) -> Diagnosis:
@@ -195,7 +207,7 @@ def versions() -> dict[str, str]:
 
 
 def show_privacy(store: Store, model: str | None = None) -> Privacy:
-    """Have a real model answer in a process that cannot reach the network, and say what that shows.
+    """Have a real model answer, by each command that generates, in processes that cannot reach the network.
 
     Args:
         model: which one; by default the smallest one that is stored.
@@ -208,22 +220,27 @@ def show_privacy(store: Store, model: str | None = None) -> Privacy:
     means = seclusion.available()
     if not means:
         raise Unsupported("this system has no means to shut a process in that owm knows of, so nothing is shown")
-    program = [
-        sys.executable, "-P", "-m", "owm", "run", str(stored.path), PROMPT,
-        "--max-tokens", str(N_TOKENS), "--temp", "0", "--quiet",
-    ]  # fmt: skip
     name = store.shown_name(stored) if stored.manifest is not None else str(stored.path)
-    try:
-        done = seclusion.run(program, means)
-    except subprocess.TimeoutExpired:
-        return Privacy(name, means, False, "", "the answer did not come to its end")
-    if done.was_killed:
-        reason = "a socket for the internet was opened, and the kernel ended it there"
-        return Privacy(name, means, False, done.output, reason)
-    if done.code != 0 or not done.output.strip():
-        lines = done.errors.strip().splitlines() or [f"exit code {done.code}"]
-        return Privacy(name, means, False, done.output, f"there was no answer: {lines[-1]}")
-    return Privacy(name, means, True, done.output.strip(), "")
+    ended: list[str] = []
+    answer = ""
+
+    def missed(reason: str) -> Privacy:
+        return Privacy(name, means, False, answer, reason, tuple(ended))
+
+    for command, (before, after, given) in GENERATING.items():
+        program = [sys.executable, "-P", "-m", "owm", *before, str(stored.path), *after]
+        try:
+            done = seclusion.run(program, means, given=given)
+        except subprocess.TimeoutExpired:
+            return missed(f"`owm {command}` did not come to its end")
+        answer = answer or done.output.strip()
+        if done.was_killed:
+            return missed(f"`owm {command}`: a socket for the internet was opened, and the kernel ended it there")
+        if done.code != 0 or not done.output.strip():
+            lines = done.errors.strip().splitlines() or [f"exit code {done.code}"]
+            return missed(f"`owm {command}`: there was no answer: {lines[-1]}")
+        ended.append(command)
+    return Privacy(name, means, True, answer, "", tuple(ended))
 
 
 def _smallest(store: Store) -> StoredModel:

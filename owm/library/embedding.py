@@ -12,7 +12,7 @@ from owm.engine.embedding import Embedder, Embedding, Passage, Pooling, Vector
 from owm.engine.model import Model
 from owm.errors import UsageError
 from owm.events import Sink, ignore
-from owm.publishing import sync_folder
+from owm.publishing import create_anew, sync_folder
 from owm.store.download import write_error
 
 SUFFIX = ".npy"
@@ -73,7 +73,7 @@ def write_vectors(embeddings: Iterable[Embedding], n_dims: int, path: Path) -> I
     """
     incomplete = path.with_name(f"{path.name}.incomplete")
     try:
-        with open(incomplete, "wb") as file:
+        with open(create_anew(incomplete), "wb") as file:
             n_rows = 0
             _write_header(file, n_rows, n_dims)
             for embedding in embeddings:

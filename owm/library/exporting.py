@@ -1,19 +1,19 @@
 """Exporting: a stored model's files under readable names in a place of the user's, whole and checked, or not at all."""
 
-import json
 import os
 import shutil
 import stat
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from owm.errors import ChecksumMismatch, NotEnoughDisk, Unsupported, UsageError
 from owm.events import Advanced, Finished, Sink, Started, ignore
-from owm.publishing import publish_text
+from owm.publishing import json_text, publish_text
 from owm.store import absent, quants
 from owm.store.copying import copy_into, publish_new, there_already
+from owm.store.digest import sha256_of
 from owm.store.download import write_error
 from owm.store.model import read_error
 from owm.store.names import safe_gguf_name
@@ -45,7 +45,12 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """What an export will write, known before a byte is copied; `record` is where its manifest goes, if wanted."""
+    """What an export will write, known before a byte is copied.
+
+    Attributes:
+        record: where its manifest goes, if wanted.
+        kept: files of it that an export has written that was cut off before its last file.
+    """
 
     model: "StoredModel"
     name: str
@@ -53,6 +58,7 @@ class ExportPlan:
     record: Path | None
     link: Link
     replaces: bool
+    kept: tuple[ExportedFile, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -98,7 +104,8 @@ def plan_export(
         files.append(ExportedFile(source, to, size_bytes, recorded.sha256 if recorded else None, blanked))
     record = target.with_name(f"{target.stem}.manifest.json") if with_manifest else None
     plan = ExportPlan(model, name, tuple(files), record, link, replaces)
-    for path in (*(file.target for file in files), *([record] if record else [])):
+    plan = replace(plan, kept=_begun(plan))
+    for path in (*(file.target for file in files if file not in plan.kept), *([record] if record else [])):
         _refuse_what_is_there(path, plan)
     return plan
 
@@ -117,12 +124,14 @@ def execute_export(plan: ExportPlan, *, sink: Sink = ignore) -> None:
     try:
         folder.mkdir(exist_ok=True)
         for file in plan.files:
-            if plan.link == "copy":
+            if file in plan.kept:
+                _check_kept(file)
+            elif plan.link == "copy":
                 _copy(file, plan, sink)
             else:
                 _link(file, plan)
         if plan.record is not None:
-            publish_text(plan.record, json.dumps(manifest_of(plan), indent=1, ensure_ascii=False) + "\n")
+            publish_text(plan.record, json_text(manifest_of(plan)))
     except OSError as error:
         raise _not_written(error, plan.files[0].target) from error
 
@@ -212,6 +221,35 @@ def _refuse_what_is_there(path: Path, plan: ExportPlan) -> None:
         raise there_already(path)
 
 
+def _begun(plan: ExportPlan) -> tuple[ExportedFile, ...]:
+    """Return the first files of an export that may be there already, of one that was killed before its last file."""
+    there = [file for file in plan.files if os.path.lexists(file.target)]
+    is_whole = len(there) == len(plan.files) and (plan.record is None or os.path.lexists(plan.record))
+    for file in there if is_whole else ():
+        if _is_same_file(file.partial, file.target):  # killed between two names for one file
+            file.partial.unlink()
+    if plan.replaces or is_whole or there != list(plan.files[: len(there)]):
+        return ()
+    for file in there:
+        if file.target.is_symlink() or not file.target.is_file() or _size(file.target) != file.size_bytes:
+            return ()
+    return tuple(there)
+
+
+def _check_kept(file: ExportedFile) -> None:
+    """Refuse a file that is there and is not what would be written.
+
+    Raises:
+        UsageError: it is another.
+    """
+    if not _is_same_file(file.target, file.source):
+        wanted = file.sha256 or sha256_of(file.source, blanked=file.blanked)
+        if sha256_of(file.target, blanked=file.blanked) != wanted:
+            raise there_already(file.target)
+    if _is_same_file(file.partial, file.target):
+        file.partial.unlink()
+
+
 def _is_same_file(path: Path, source: Path) -> bool:
     try:
         return path.samefile(source)
@@ -224,7 +262,9 @@ def _check_room(plan: ExportPlan) -> None:
         return
     folder = plan.files[0].target.parent
     at = folder if folder.exists() else folder.parent
-    here = sum(min(_size(file.partial), file.size_bytes) for file in plan.files)
+    here = sum(
+        file.size_bytes if file in plan.kept else min(_size(file.partial), file.size_bytes) for file in plan.files
+    )
     needed, free = plan.size_bytes - here + RESERVE_BYTES, shutil.disk_usage(at).free
     if needed > free:
         raise NotEnoughDisk(
@@ -252,8 +292,6 @@ def _copy(file: ExportedFile, plan: ExportPlan, sink: Sink) -> None:
         sink(Advanced(stage, done))
 
     sink(Started(stage, file.size_bytes, "bytes"))
-    if file.partial.is_symlink():  # it would lead the bytes elsewhere
-        file.partial.unlink()
     actual = copy_into(file.source, file.partial, blanked=file.blanked, advance=advance)
     if file.sha256 is not None and actual != file.sha256:
         file.partial.unlink()

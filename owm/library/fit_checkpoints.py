@@ -4,13 +4,13 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from owm.convert.checkpoint import INDEX, read_json, weight_files
 from owm.errors import MalformedFile, StoreError
 from owm.store.checkpoint import CheckpointPlan
 from owm.store.names import safe_component
 from owm.store.sources.base import RemoteFile
+from owm.temporary import temporary_folder
 from owm.units import format_bytes
 
 FIRST_BYTES = 1 << 20
@@ -28,8 +28,8 @@ def hollow_checkpoint(plan: CheckpointPlan) -> Iterator[Path]:
         NetworkError, NotFound: as the source raises them.
         StoreError: there is no place for temporary files.
     """
-    with TemporaryDirectory(prefix="owm-") as name:
-        folder = Path(name) / safe_component(plan.offer.name.rpartition("/")[2])  # which the model is named after
+    with temporary_folder() as above:
+        folder = above / safe_component(plan.offer.name.rpartition("/")[2])  # which the model is named after
         try:
             for file in plan.side_files:
                 path = folder / file.path

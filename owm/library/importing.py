@@ -16,7 +16,7 @@ from owm.events import Sink, Warned, ignore
 from owm.formats import gguf
 from owm.library.keeping import inspect_file, local_name
 from owm.library.registering import Known, is_outside, register
-from owm.store import quants, refs
+from owm.store import manifest, offline, quants, refs
 from owm.store.adopting import huggingface, tools
 from owm.store.adopting.found import Finding, Found, LeftOut
 from owm.store.adopting.linking import Link
@@ -194,11 +194,18 @@ def _cached(ref: ModelRef, store: Store) -> Iterator[tuple[ModelRef, Found]]:
             continue
         best: dict[str, Found] = {}
         for found in huggingface.cached(store.hub, wanted):
-            best.setdefault(found.label or found.path.stem, found)
+            label = found.label or found.path.stem
+            if not _is_begun(store.folder_of("hub", wanted.name, found.commit, label)):
+                best.setdefault(label, found)
         labels: list[quants.Variant[Entry]] = [quants.Variant(label, ()) for label in best]
         with suppress(QuantNotFound):
             if best:
                 yield wanted, best[quants.choose(labels, wanted.quant, where=str(wanted)).label]
+
+
+def _is_begun(folder: Path) -> bool:
+    """Tell whether owm itself was fetching a model when it was killed: its pull has more to bring than the weights."""
+    return folder.is_dir() and not (folder / manifest.FILE_NAME).exists() and not offline.is_offline()
 
 
 def _chosen(findings: Sequence[Finding], only: Sequence[str], source: str) -> list[Finding]:

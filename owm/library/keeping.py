@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
     from owm.store.local import Store
 
+MAX_GENERATIONS = 6  # that are noted in one manifest
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -56,7 +58,14 @@ class Origin:
         known = stored.manifest
         assert known is not None
         files = [{"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256} for file in known.files]
-        made_from = {"model": f"{known.ref}:{known.label}", "commit": known.commit, "files": files}
+        made_from: dict[str, Any] = {
+            "model": f"{known.ref}:{known.label}",
+            "commit": known.commit,
+            "files": files,
+            "owner": known.owner,
+        }
+        if known.made_from is not None:
+            made_from["made_from"] = as_parent(known.made_from)
         return cls(
             known.ref, known.source, known.name, known.revision, known.commit, known.licence, known.gated, made_from
         )
@@ -206,3 +215,21 @@ def _write_manifest(origin: Origin, label: str, written: "list[Written]", folder
                 path.unlink()
     except OSError as error:
         raise write_error(error, folder / manifest.FILE_NAME) from error
+
+
+def as_parent(made_from: dict[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of the making of its model, short enough to be noted in that of what is made of it.
+
+    The type of each tensor is left out, and so are generations before `MAX_GENERATIONS`.
+    """
+    top: dict[str, Any] = {}
+    target, source = top, made_from
+    for _ in range(MAX_GENERATIONS):
+        target |= {key: value for key, value in source.items() if key not in ("tensor_types", "made_from", "recipe")}
+        following = source.get("made_from")
+        if not isinstance(following, dict):
+            return top
+        target["made_from"] = {}
+        target, source = target["made_from"], following
+    target["is_cut"] = True
+    return top

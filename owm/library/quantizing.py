@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from owm import __version__
 from owm.errors import Damaged
 from owm.events import Sink, ignore
 from owm.formats.gguf_writer import RawValue, Value
 from owm.formats.imatrix import Imatrix
+from owm.library import made, recipes
 from owm.library.keeping import Origin, keep_all, stem_of
+from owm.library.parents import Parents
+from owm.library.recipes import Options
 from owm.native.guard import Child, Loaded
 from owm.pipeline.hollow import hollow_file
 from owm.pipeline.model_file import identity, open_model_file
@@ -45,6 +47,7 @@ class Source:
     plan: Plan
     model: StoredModel | None = None
     conversion: "Conversion | None" = None
+    pre: str | None = None  # the pre-tokenizer's name, if one was given
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -74,7 +77,7 @@ def of_checkpoint(plan: "CheckpointPlan", fetched: "FetchedCheckpoint", *, pre: 
     from owm.convert import conversion
 
     planned = conversion.plan_folder(fetched.folder, name=name, pre=pre)
-    return Source(plan.name, Origin.of_checkpoint(plan, fetched), planned.plan, conversion=planned)
+    return Source(plan.name, Origin.of_checkpoint(plan, fetched), planned.plan, conversion=planned, pre=pre)
 
 
 def of_folder(folder: Path, *, pre: str | None = None) -> Source:
@@ -82,7 +85,7 @@ def of_folder(folder: Path, *, pre: str | None = None) -> Source:
     from owm.convert import conversion
 
     planned = conversion.plan_folder(folder, pre=pre)
-    return Source(str(folder), Origin.of_path(folder), planned.plan, conversion=planned)
+    return Source(str(folder), Origin.of_path(folder), planned.plan, conversion=planned, pre=pre)
 
 
 def of_model(stored: StoredModel, name: str) -> Source:
@@ -191,7 +194,7 @@ def store(
     """Write planned quantizations into the store. One that is there already, made in the same way, is kept.
 
     Args:
-        made_by: what else the manifest is to say of how each was made.
+        made_by: what else the manifest is to say of how each was made, of options and importance matrix above all.
 
     Raises:
         UsageError: the type is there as it was published. Else as `write` does.
@@ -199,8 +202,10 @@ def store(
     from owm.pipeline.parts import file_names
 
     digests = [_digest(each, source) for each in planned]
+    parents = parents_of(source)
 
     def write_missing(paths: Sequence[Path]) -> "list[list[Written]]":
+        parents.begin()
         by_label = {f"{source.origin.short_name}-{each.label}.gguf": each for each in planned}
         missing = [by_label[path.name] for path in paths]
         files = [
@@ -210,15 +215,53 @@ def store(
         return write(source, missing, files, child, memory_bytes=memory_bytes, n_threads=n_threads, sink=sink)
 
     def recipe(index: int) -> dict[str, object]:
-        each = planned[index]
-        types = {tensor.name: tensor.type_name for tensor in each.plan.tensors}
-        made: dict[str, object] = {"type": each.label, "tensor_types": types, "by": f"owm {__version__}"}
-        if source.conversion is not None:
-            made["known_differences"] = list(source.conversion.differences)
-        return made | dict(made_by(each))
+        return _recipe(source, planned[index], parents, kept_in) | dict(made_by(planned[index]))
 
     wanted = [(each.label, digest) for each, digest in zip(planned, digests, strict=True)]
-    return keep_all(source.origin, wanted, write_missing, recipe, kept_in)
+    with parents:
+        return keep_all(source.origin, wanted, write_missing, recipe, kept_in)
+
+
+def write_noted(
+    source: Source,
+    planned: Sequence[Quantization],
+    paths: Sequence[Sequence[Path]],
+    child: Child,
+    noted_in: "Store",
+    *,
+    made_by: Callable[[Quantization], Mapping[str, object]] = lambda _: {},
+    memory_bytes: int | None = None,
+    n_threads: int | None = None,
+    sink: Sink = ignore,
+) -> "list[list[Written]]":
+    """Write planned quantizations to places of the user's, and keep in the store how they were made; see `write`."""
+    with parents_of(source) as parents:
+        parents.begin()
+        written = write(source, planned, paths, child, memory_bytes=memory_bytes, n_threads=n_threads, sink=sink)
+        for each, files in zip(planned, written, strict=True):
+            how = _recipe(source, each, parents, noted_in) | dict(made_by(each))
+            made.note(source.origin, each.label, files, how, noted_in)
+    return written
+
+
+def parents_of(source: Source) -> Parents:
+    """Return the files that a source consists of, to be hashed."""
+    if source.conversion is None:
+        return Parents(source.origin, source.files)
+    checkpoint = source.conversion.checkpoint
+    return Parents(source.origin, checkpoint.files, checkpoint.folder)
+
+
+def _recipe(source: Source, planned: Quantization, parents: Parents, noted_in: "Store") -> dict[str, object]:
+    types = {tensor.name: tensor.type_name for tensor in planned.plan.tensors}
+    how: dict[str, object] = {"type": planned.label, "tensor_types": types}
+    how |= recipes.about(recipes.QUANTIZE, Options(pre=source.pre))
+    if source.conversion is not None:
+        how["known_differences"] = list(source.conversion.differences)
+    known = parents.record(noted_in)
+    if known:
+        _check_unchanged(source)  # since it was written: the sha256s are of what it was made of
+    return how | known
 
 
 def estimate_seconds(planned: Sequence[Quantization], n_threads: int | None = None) -> float:

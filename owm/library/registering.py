@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from owm.errors import ChecksumMismatch, Damaged, OwmError, StoreError, UsageError
 from owm.events import Sink, ignore
+from owm.publishing import create_anew
 from owm.store import manifest, refs, removing
 from owm.store.adopting.found import Found, FoundFile, read_small
 from owm.store.adopting.linking import Link, put
@@ -334,7 +335,7 @@ def _advice(found: Found, folder: Path, store: "Store") -> FileRecord | None:
 def _write(path: Path, content: bytes, role: manifest.Role, store: "Store") -> FileRecord:
     """Keep a small file beside the manifest, as it is."""
     partial = path.with_name(f"{path.name}.incomplete")
-    with partial.open("wb") as file:
+    with open(create_anew(partial), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

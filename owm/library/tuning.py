@@ -133,5 +133,7 @@ def max_width(model: "Model") -> int:
 
 def _opener(stored: StoredModel) -> "Callable[[int | None], Model]":
     from owm.engine.model import Model
+    from owm.library.gate import admit
 
+    admit(stored)
     return lambda n: Model(stored.files, n_gpu_layers=n, is_verified=stored.is_verified)

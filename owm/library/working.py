@@ -10,6 +10,7 @@ from pathlib import Path
 from owm.engine.model import Model
 from owm.events import Sink, ignore
 from owm.formats.imatrix import Imatrix, read_imatrix, write_imatrix
+from owm.library.gate import admit, admit_files
 from owm.library.quantizing import Source
 from owm.native.llama import library_build
 from owm.pipeline import writer
@@ -48,26 +49,42 @@ def runnable(
 ) -> Iterator[list[Path]]:
     """Give the source as files that llama.cpp can run: its own, or its checkpoint converted to a file of its own types.
 
-    That file is removed afterwards. One that a killed command left is used again.
+    That file is removed afterwards. One that a killed command left is used again. Either is tried first, see
+    `owm.library.gate`.
 
     Raises:
         NotEnoughDisk, StoreError: it cannot be written.
+        MalformedFile, EngineError: llama.cpp does not take it.
     """
-    if source.files:
+    if source.model is not None:
+        admit(source.model)
         yield list(source.files)
         return
     folder = work_folder(store)
     _sweep(folder)
-    path = folder / f"{source.plan.digest()[:16]}.gguf"
+    path = folder / _name(source)
     fd = -1
     while fd < 0:
         if not (path.exists() and path.stat().st_size == source.plan.n_bytes):
             writer.write(source.plan, [path], n_threads=n_threads, digest=False, stage=STAGE, sink=sink)
         fd = _claim(path)
     try:
+        admit_files([path])
         yield [path]
     finally:
         _release(fd, path)
+
+
+def forget(source: Source, store: Store) -> None:
+    """Remove the file that a killed command has converted the source to, and that was not needed again."""
+    path = store.home / "work" / _name(source)
+    with suppress(OSError):
+        if (fd := _claim(path)) >= 0:
+            _release(fd, path)
+
+
+def _name(source: Source) -> str:
+    return f"{source.plan.digest()[:16]}.gguf"
 
 
 def _sweep(folder: Path) -> None:
@@ -129,7 +146,7 @@ def imatrix_of(
     path = imatrix_path(source, calibration, store)
     with Model(files) as model:
         made = imatrix.compute(
-            model, calibration, n_chunks=_n_chunks(calibration), n_threads=n_threads, sink=sink
+            model, calibration, n_chunks=n_chunks_of(calibration), n_threads=n_threads, sink=sink
         ).filled()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,14 +156,14 @@ def imatrix_of(
     return read_imatrix(path)
 
 
-def _n_chunks(calibration: Calibration) -> int | None:
+def n_chunks_of(calibration: Calibration) -> int | None:
     """Return how many chunks are read: of a text of the user's all."""
     return AUTO_CHUNKS if calibration.name == BUNDLED else None
 
 
 def imatrix_path(source: Source, calibration: Calibration, store: Store) -> Path:
     """Name an importance matrix by all that it depends on."""
-    sha = hashlib.sha256(f"{library_build()} {calibration.sha256} {_n_chunks(calibration)}".encode())
+    sha = hashlib.sha256(f"{library_build()} {calibration.sha256} {n_chunks_of(calibration)}".encode())
     sha.update((source.origin.commit or source.plan.origin).encode())
     sha.update(source.plan.files[0].header)
     return store.home / "imatrix" / f"{source.origin.short_name}-{sha.hexdigest()[:12]}.gguf"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from owm.errors import Damaged, StoreError
 from owm.logs.entry import COLUMNS, LogEntry, parse_row, texts_of
-from owm.logs.switch import make_private
+from owm.logs.switch import keep_private
 
 T = TypeVar("T")
 SCHEMA = 1
@@ -42,7 +42,7 @@ def add(path: Path, entries: Sequence[LogEntry]) -> None:
     """
     rows = [entry.row() for entry in entries]
     with _translated(path):
-        make_private(path.parent)
+        keep_private(path.parent)
         _create_private(path)
         with closing(_open(path)) as connection, _transaction(connection):
             connection.executemany(_INSERT, rows)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from owm.errors import StoreError
+from owm.publishing import make_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Log:
             StoreError: the folder cannot be written.
         """
         try:
-            make_private(self.folder)
+            keep_private(self.folder)
             self._switch.touch(mode=0o600)
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}") from error
@@ -51,8 +52,8 @@ class Log:
         return self.folder / "on"
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder that nobody else may look into."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def keep_private(folder: Path) -> None:
+    """Have a folder that nobody else may look into."""
+    make_private(folder)
     if os.name == "posix" and folder.stat().st_mode & 0o077:
         folder.chmod(0o700)

@@ -1,6 +1,11 @@
-"""What ggml knows of this machine: the devices that this build can compute on."""
+"""What ggml knows of this machine, the devices that this build can compute on, and what it says to nobody."""
 
 import ctypes
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 _CPU, _GPU, _INTEGRATED_GPU = 0, 1, 2
@@ -50,6 +55,32 @@ def devices() -> list[Device]:
             )
         )
     return found
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Let what C code prints to stderr go nowhere: there ggml says which rows are amiss, and owm says it itself.
+
+    Python's own stderr stays. Where the C library does not let its stream be exchanged, nothing changes.
+    """
+    names = {"linux": "stderr", "darwin": "__stderrp"}
+    if sys.platform not in names or (sys.platform == "linux" and platform.libc_ver()[0] != "glibc"):
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
+    libc.fclose.argtypes = [ctypes.c_void_p]
+    stream = ctypes.c_void_p.in_dll(libc, names[sys.platform])
+    own, nowhere = stream.value, libc.fopen(os.fsencode(os.devnull), b"w")
+    if not nowhere:
+        yield
+        return
+    stream.value = nowhere
+    try:
+        yield
+    finally:
+        stream.value = own
+        libc.fclose(nowhere)
 
 
 def backends() -> list[str]:

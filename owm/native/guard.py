@@ -1,6 +1,9 @@
-"""A child process for calls into llama.cpp that may abort the process: it looks at headers, without weights."""
+"""A child process for calls into llama.cpp that may abort the process: looks at headers, and trials of whole models."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from owm.errors import EngineError
 
 TIMEOUT_SECONDS = 120.0
+TRIAL_SECONDS = 120.0  # for any model, and
+TRIAL_BYTES_PER_SECOND = 16 << 20  # for what is read of it: a slow disk over a network
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +103,49 @@ class Sizes:
     unused: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of a model that was loaded, given a context and one token.
+
+    Attributes:
+        error: why it did not come to its end, None if it did.
+        stage: what llama.cpp refused in an orderly way: `load`, `adapter`, `context` or `decode`; empty otherwise.
+        signal: what ended the process, if one did: `SIGABRT`, `SIGSEGV`.
+    """
+
+    error: str | None
+    stage: str = ""
+    signal: str | None = None
+
+
 class Child:
     """The process, which gets ready (a third of a second) while its caller does something else.
 
     It is started again when it is asked after an abort, or after it was told to rest.
     """
 
-    def __init__(self) -> None:
-        """Start it."""
+    def __init__(self, first: Literal["header", "trial"] = "header") -> None:
+        """Start it.
+
+        Args:
+            first: what it is going to be asked for, and gets ready for.
+        """
         self._lock = threading.Lock()
+        self._first = first
+        self._signal: str | None = None
         self._start()
 
     def _start(self) -> None:
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "owm.native.guarded"],
+            [sys.executable, "-P", "-m", "owm.native.guarded", self._first],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             text=True,
             encoding="utf-8",
+            # An abort is to be over at once: no debugger is started to look for where it was.
+            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
             start_new_session=True,  # Ctrl-C is its caller's to handle
         )
         self._is_up = True
@@ -167,6 +195,29 @@ class Child:
         found: list[int] = answer["copies"]
         return found
 
+    def trial(
+        self,
+        path: Path,
+        *,
+        size_bytes: int,
+        n_threads: int,
+        adapters: Sequence[Path] = (),
+        limit_seconds: float | None = None,
+    ) -> Trial:
+        """Load a whole model and adapters on the CPU, make a small context, and read one token. The process ends then.
+
+        Args:
+            path: the model file, or the first of its shards.
+            size_bytes: of all of them, by which it is known how long that may take.
+            limit_seconds: how long it may take, if not that.
+        """
+        limit = TRIAL_SECONDS + size_bytes / TRIAL_BYTES_PER_SECOND if limit_seconds is None else limit_seconds
+        request = {"what": "trial", "path": str(path), "adapters": [str(each) for each in adapters]}
+        answer, error = self._ask({**request, "n_threads": n_threads}, limit)
+        ended = self._signal
+        self.close()
+        return Trial(error, signal=ended) if error else Trial(answer["error"], answer["stage"])
+
     def rest(self) -> None:
         """End the process, which takes memory, until it is asked again."""
         with self._lock:
@@ -186,14 +237,16 @@ class Child:
                 pipe.close()
         self._complaints.close()
 
-    def _ask(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    def _ask(
+        self, request: Mapping[str, Any], limit_seconds: float = TIMEOUT_SECONDS
+    ) -> tuple[dict[str, Any], str | None]:
         """Return the answer, or why there is none."""
         with self._lock:
             if not self._is_up:
                 self._start()
             assert self._process.stdin is not None
             assert self._process.stdout is not None
-            timer = threading.Timer(TIMEOUT_SECONDS, self._process.kill)
+            timer = threading.Timer(limit_seconds, self._process.kill)
             timer.daemon = True
             began = time.monotonic()
             timer.start()
@@ -209,9 +262,13 @@ class Child:
                 answer: dict[str, Any] = json.loads(said)
                 return answer, None
             reason = self._reason()
+            self._signal = _signal_name(self._process.returncode)
             self.close()
-            if time.monotonic() - began >= TIMEOUT_SECONDS:
-                return {}, f"it did not come to an end in {TIMEOUT_SECONDS:.0f} s"
+            if time.monotonic() - began >= limit_seconds:
+                self._signal = None
+                return {}, f"it did not come to an end in {limit_seconds:.0f} s"
+            if self._signal not in (None, "SIGABRT", "SIGKILL"):
+                return {}, f"it crashed ({self._signal})"
             return {}, f"it aborted: {reason}"
 
     def _reason(self) -> str:
@@ -221,4 +278,15 @@ class Child:
         complained = self._complaints.read().decode("utf-8", "replace")
         lines = [line.strip() for line in complained.splitlines() if line.strip()]
         last = lines[-1] if lines else "no reason given"
-        return next((line for line in lines if "GGML_ASSERT" in line or "rror" in line), last)[:200]
+        for sign in ("GGML_ASSERT", "what():", "rror"):
+            if found := next((line for line in lines if sign in line), None):
+                said = found.partition("what():")[2].strip() or found
+                return re.sub(r"^\S*/(?=[^/\s]+:\d+: )", "", said)[:200]  # where it was built says nothing here
+        return last[:200]
+
+
+def _signal_name(exit_status: int) -> str | None:
+    try:
+        return signal.Signals(-exit_status).name if exit_status < 0 else None
+    except ValueError:
+        return str(-exit_status)

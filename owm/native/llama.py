@@ -5,7 +5,6 @@ Every ctypes callback is kept referenced for the life of the process or object: 
 
 import ctypes
 import os
-import re
 import sys
 import threading
 from collections import deque
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from owm.errors import EngineError, NotEnoughMemory, Unsupported
+from owm.errors import EngineError
 from owm.native.batch import Batch
 from owm.native.binding import llama as c
+from owm.native.refusal import load_error, reason_of
 
 if TYPE_CHECKING:
     from owm.native.adapters import Adapters
@@ -95,8 +95,7 @@ def forget_complaints() -> None:
 
 def complaint() -> str:
     """Return the first thing that llama.cpp complained about since the log was cleared: later lines repeat it."""
-    lines = [line for line in _log_lines if line.strip()]
-    return re.sub(r"^\w+: (?:error loading model: )?", "", lines[0]) if lines else "no reason given"
+    return reason_of(_log_lines)
 
 
 class Model:
@@ -116,12 +115,7 @@ class Model:
         params.no_alloc = not has_weights
         self.pointer = c.llama_model_load_from_file(os.fsencode(path), params)
         if not self.pointer:
-            reason = complaint()
-            if "unknown model architecture" in reason:
-                raise Unsupported(f"{path.name}: {reason}", hint="a newer llama-cpp-python may know it")
-            if "failed to allocate" in reason or "out of memory" in reason.lower():
-                raise NotEnoughMemory(f"not enough memory to load {path.name}: {reason}", needed=0, free=0)
-            raise EngineError(f"llama.cpp cannot load {path.name}: {reason}", hint="`--verbose` shows its whole log")
+            raise load_error(path.name, complaint())
         self.vocab = c.llama_model_get_vocab(self.pointer)
         self.n_vocab: int = c.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = c.llama_model_n_ctx_train(self.pointer)

@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO
 
 from owm.errors import StoreError
 from owm.pipeline.plan import Plan, PlannedFile, make_plan
+from owm.temporary import temporary_folder
 
 
 @contextmanager
@@ -24,8 +24,8 @@ def hollow_file(plan: Plan) -> Iterator[Path]:
             _fill(file, whole)
             yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
         return
-    with TemporaryDirectory(prefix="owm-") as folder:
-        path = Path(folder) / "header.gguf"
+    with temporary_folder() as folder:
+        path = folder / "header.gguf"
         try:
             with open(path, "wb") as file:
                 _fill(file, whole)

@@ -10,7 +10,7 @@ from owm.errors import StoreError
 from owm.pipeline.plan import Plan, PlannedFile
 from owm.pipeline.rows import Array
 from owm.pipeline.stream import CHUNK_BYTES, Stream
-from owm.publishing import sync_folder
+from owm.publishing import create_anew, open_partial, sync_folder
 
 try:
     import fcntl
@@ -98,7 +98,7 @@ class OutputFile:
         if fcntl is None:
             return
         while self._lock < 0:
-            fd = os.open(self._incomplete, os.O_RDWR | os.O_CREAT, 0o666)
+            fd = open_partial(self._incomplete)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(fd), os.stat(self._incomplete)):
@@ -140,8 +140,11 @@ class OutputFile:
         self.first, self._position = self._resume()
         if self._position == 0:
             if self._incomplete.exists():
-                os.truncate(self._incomplete, 0)
-            self._journal.write_text(json.dumps({"plan": self._digest}) + "\n", "utf-8")
+                descriptor = open_partial(self._incomplete)
+                os.truncate(descriptor, 0)
+                os.close(descriptor)
+            with open(create_anew(self._journal), "w", encoding="utf-8") as journal:
+                journal.write(json.dumps({"plan": self._digest}) + "\n")
         count(self._position)
 
     def append(self, number: int, begin: int, raw: Array, count: Count) -> None:
@@ -222,7 +225,7 @@ class OutputFile:
                 self._note(watermark)
 
     def _note(self, watermark: int) -> None:
-        with open(self._journal, "a", encoding="utf-8") as journal:
+        with open(open_partial(self._journal, flags=os.O_APPEND), "a", encoding="utf-8") as journal:
             journal.write(f"{watermark}\n")
 
     def _resume(self) -> tuple[int, int]:

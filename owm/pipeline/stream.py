@@ -13,6 +13,8 @@ import queue
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from owm.publishing import open_partial
+
 CHUNK_BYTES = 8 << 20
 N_BUFFERS = 4
 BLOCK_BYTES = 4096  # offsets and lengths of a direct write are multiples of it
@@ -31,9 +33,9 @@ class Stream:
         """
         self.n_bytes = n_bytes
         self._chunk_bytes = chunk_bytes
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._fd = open_partial(path)
         os.ftruncate(self._fd, n_bytes)
-        self._direct = _open_direct(path)
+        self._direct = _same_file(_open_direct(path), self._fd)
         self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
         for _ in range(N_BUFFERS):
             self._free.put(mmap.mmap(-1, chunk_bytes))
@@ -155,9 +157,17 @@ def _open_direct(path: Path) -> int:
     if not flag:
         return -1
     try:
-        return os.open(path, os.O_WRONLY | flag)
+        return os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | flag)
     except OSError:
         return -1
+
+
+def _same_file(descriptor: int, other: int) -> int:
+    """Return a descriptor if it is of the same file as another; else close it, and return -1."""
+    if descriptor < 0 or os.path.samestat(os.fstat(descriptor), os.fstat(other)):
+        return descriptor
+    os.close(descriptor)
+    return -1
 
 
 def _write_all(fd: int, view: memoryview, offset: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from owm import paths
 from owm.errors import StoreError, UsageError
-from owm.publishing import publish_text
+from owm.publishing import PRIVATE, make_private, publish_text
 from owm.settings import keys
 from owm.settings.keys import Value
 from owm.settings.layers import Setting
@@ -242,8 +242,8 @@ def _locked(path: Path) -> Iterator[None]:
 def _publish(path: Path, text: str) -> None:
     """Replace the file in one step; a link stays one, and so do its permissions."""
     target = path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_private(target.parent)
     mode = target.stat().st_mode if target.exists() else None
-    publish_text(target, text)
+    publish_text(target, text, mode=PRIVATE)
     if mode is not None:
         target.chmod(mode & 0o7777)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from owm import paths
 from owm.errors import NotFound, StoreError, UsageError
-from owm.publishing import publish_text
+from owm.publishing import PRIVATE, make_private, publish_text
 
 INPUT = "input"  # the placeholder that takes what is piped in or given as the prompt
 
@@ -121,9 +121,9 @@ class Prompts:
         if any("\ud800" <= character < "\ue000" for character in text):
             raise UsageError("the prompt is not UTF-8 text", hint="pipe it through `iconv`")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_private(self.folder)
             is_there = path.exists()
-            publish_text(path, text if text.endswith("\n") else text + "\n")
+            publish_text(path, text if text.endswith("\n") else text + "\n", mode=PRIVATE)
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
         return is_there

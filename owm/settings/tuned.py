@@ -12,7 +12,7 @@ from typing import Any
 
 from owm import paths
 from owm.errors import Damaged, StoreError, Unsupported, UsageError
-from owm.publishing import publish_text
+from owm.publishing import json_text, publish_text
 from owm.settings.keys import HARDWARE_KEYS, KEYS, Value
 from owm.settings.layers import Setting
 
@@ -183,7 +183,7 @@ def _key(entry: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def _publish(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    publish_text(path, json.dumps({"version": VERSION, "tuned": list(entries)}, indent=1, ensure_ascii=False) + "\n")
+    publish_text(path, json_text({"version": VERSION, "tuned": list(entries)}))
 
 
 @contextmanager

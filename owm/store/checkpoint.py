@@ -73,6 +73,11 @@ class FetchedCheckpoint:
     files: tuple[Fetched, ...]
 
 
+def is_side_file(path: str) -> bool:
+    """Tell whether a file of a repo says how its weights are to be read."""
+    return _SIDE_FILES.fullmatch(path) is not None
+
+
 def is_checkpoint(offer: Offer) -> bool:
     """Tell whether a repo has weights that can be converted."""
     paths = [file.path for file in offer.files]

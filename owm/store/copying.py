@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from owm.errors import Damaged, StoreError, UsageError
-from owm.publishing import sync_folder
+from owm.publishing import open_partial, sync_folder
 from owm.store.digest import CHUNK_BYTES, blank
 from owm.store.model import read_error
 
@@ -39,7 +39,7 @@ def copy_into(
         before = os.fstat(reading.fileno())
     except OSError as error:
         raise read_error(error, source) from error
-    with reading, open(partial, "ab+", buffering=0) as writing:
+    with reading, open(open_partial(partial, flags=os.O_APPEND), "ab+", buffering=0) as writing:
         n_left = min(os.fstat(writing.fileno()).st_size, before.st_size)
         while n_bytes := _read_into(reading.readinto, room, source):
             chunk = room[:n_bytes]

@@ -22,11 +22,13 @@ class Hashing:
     Attributes:
         size_bytes: that it should have, for the progress of many.
         blanked: offset and length of a text that counts as spaces, whatever the file has there.
+        watch: is given the bytes as they are read, in order and in this thread, before any counts as spaces.
     """
 
     path: Path
     size_bytes: int
     blanked: tuple[int, int] | None = None
+    watch: Callable[[memoryview], None] | None = None
 
 
 def sha256_of(path: Path, *, blanked: tuple[int, int] | None = None, sink: Sink = ignore) -> str:
@@ -96,6 +98,8 @@ def _hash(file: Hashing, advance: Callable[[int], None]) -> str:
     room = memoryview(bytearray(CHUNK_BYTES))
     with open(file.path, "rb", buffering=0) as opened:
         while n_bytes := opened.readinto(room):
+            if file.watch is not None:
+                file.watch(room[:n_bytes])
             if file.blanked is not None:
                 blank(room[:n_bytes], file.blanked[0] - done, file.blanked[1])
             hasher.update(room[:n_bytes])

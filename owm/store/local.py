@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from owm.errors import Damaged, ModelNotFound, OwmError, UsageError
 from owm.events import Sink, ignore
-from owm.store import catalog, manifest, matching, quants, refs, trees
+from owm.store import catalog, inside, manifest, matching, quants, refs, trees
 from owm.store.aliases import Aliases
 from owm.store.manifest import FileRecord
 from owm.store.model import Entry, StoredModel, at_path, read_error
@@ -338,6 +338,7 @@ class Store:
         from filelock import FileLock
 
         path = self.lock_path(folder)
+        inside.refuse_links(folder, self.home)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

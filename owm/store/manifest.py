@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from owm.errors import Damaged, StoreError, UsageError
-from owm.publishing import publish_text
+from owm.publishing import json_text, publish_text
 from owm.store import refs
 
 SCHEMA = 2  # 1 had no `mtime_ns`, `owner`, `extras` and root `outside`
 FILE_NAME = "manifest.json"
 USER = "user"  # the owner of files that are nobody's but the user's
+MAX_NUMBER = (1 << 63) - 1
 MAX_BLANKED = 4096  # more of a file is never left out of its sha256
+MAX_NESTING = 32  # of what a manifest says of a model's making, which holds the same of what it was made of
 
 Root = Literal["owm", "hub", "outside"]
 Role = Literal["model", "shard", "generation_config", "template", "params", "system", "licence", "projector"]
@@ -125,7 +127,7 @@ class Manifest:
 
 def dump(manifest: Manifest) -> str:
     """Write a manifest as JSON text."""
-    return json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n"
+    return json_text(asdict(manifest))
 
 
 def parse(text: str, path: Path) -> Manifest:
@@ -155,17 +157,38 @@ def parse(text: str, path: Path) -> Manifest:
         _check_types(manifest, _OF_MANIFEST)
         _check_types(manifest.facts, _OF_FACTS)
         refs.parse(manifest.ref)
+        if is_nested_deeply(manifest.made_from) or is_nested_deeply(manifest.quality):
+            raise ValueError("it is nested too deeply")
         for file in manifest.kept_files:
             _check_types(file, _OF_FILE)
             if isinstance(file.size_bytes, bool) or file.size_bytes < 0 or not _SHA256.fullmatch(file.sha256):
                 raise ValueError("a size or a sha256 cannot be right")
             if os.path.isabs(file.path) != (file.root == "outside") or _UPWARDS.search(file.path):
                 raise ValueError("a path leaves its root")
+            if b"\0" in os.fsencode(file.path) or max(file.size_bytes, abs(file.mtime_ns or 0)) > MAX_NUMBER:
+                raise ValueError("a path, a size or a time cannot be one")
+        if any(abs(number or 0) > MAX_NUMBER for number in (manifest.facts.n_params, manifest.facts.n_ctx_train)):
+            raise ValueError("a fact cannot be right")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError) as error:
         raise Damaged(
             f"{path} is not a manifest: {error}", hint=f"remove {path.parent} and pull the model again"
         ) from error
     return manifest
+
+
+def is_nested_deeply(value: object) -> bool:
+    """Tell whether lists and objects lie in one another deeper than anything that owm writes."""
+    level: list[object] = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _check_types(record: Manifest | FileRecord | ModelFacts, kinds: dict[str, type | tuple[type, ...]]) -> None:

@@ -7,6 +7,8 @@ from pathlib import PurePosixPath
 from owm.errors import Damaged
 
 MAX_COMPONENT = 120
+MAX_PART_BYTES, MAX_PATH_BYTES = 255, 1024  # of a path at its source; file systems take no longer names
+SHOWN = 200  # characters of a name that cannot be one
 
 
 def safe_component(name: str) -> str:
@@ -44,7 +46,8 @@ def check_repo_path(path: str) -> str:
         or re.match(r"[A-Za-z]:", path)
         or any(part in ("..", ".", "") for part in path.split("/"))
         or not path.isprintable()  # control characters, and those that turn the direction of what follows
-        or any(len(part.encode()) > 255 for part in pure.parts)
+        or any(len(part.encode()) > MAX_PART_BYTES for part in pure.parts)
+        or len(path.encode()) > MAX_PATH_BYTES
     ):
-        raise Damaged(f"the source lists a file with an unsafe name: {path!r}")
+        raise Damaged(f"the source lists a file with an unsafe name: {path[:SHOWN]!r}{'…' * (len(path) > SHOWN)}")
     return path

@@ -5,7 +5,6 @@ cache, of the file itself) stays, and so does everything that a manifest names.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 
 from owm.errors import OwmError
-from owm.store import manifest
+from owm.store import inside, manifest
 from owm.store.download import write_error
 from owm.store.usage import ASIDE, HUB_PARTIAL, PARTIAL, is_weights, walk
 
@@ -95,7 +94,7 @@ def execute(planned: Sequence[Prunable], store: "Store") -> Iterator[Pruned]:
                 if not is_ours or not _is_unchanged(each, store):
                     yield Pruned(each, 0, is_held=True)
                     continue
-                freed = sum(_remove(path) for path in each.paths)
+                freed = sum(_remove(path, store) for path in each.paths)
                 if each.kind in ("incomplete", "unreferenced"):
                     _remove_empty(each.path.parent, store.home / "models")
         except OSError as error:
@@ -279,16 +278,14 @@ def _is_unchanged(each: Prunable, store: "Store") -> bool:
     return True
 
 
-def _remove(path: Path) -> int:
+def _remove(path: Path, store: "Store") -> int:
     """Remove a file or folder; return the bytes freed."""
+    top = next((top for top in (store.home / "models", store.hub) if path.is_relative_to(top)), path.parent)
     try:
-        status = path.lstat()
-        if path.is_dir() and not path.is_symlink():
-            freed = sum(map(_size, walk(path)))
-            shutil.rmtree(path)
-        else:
-            freed = _size((path, status))
-            path.unlink()
+        with inside.opened(path.parent, top) as folder:
+            is_folder = path.is_dir() and not path.is_symlink()
+            freed = sum(map(_size, walk(path))) if is_folder else _size((path, path.lstat()))
+            inside.remove(path.name, folder)
     except FileNotFoundError:
         return 0
     return freed

@@ -266,6 +266,11 @@ def with_mirrors(ref: ModelRef, mirrors: Sequence[str] = (), sha256: str | None 
     return replace(ref, mirrors=tuple(addresses), sha256=sha256.lower() if sha256 else None)
 
 
+def told(text: str) -> str:
+    """Return the name of a model as it may be kept and said: a web address without its query, which may be a secret."""
+    return str(parse(text)) if "://" in text and "?" in text else text
+
+
 def hash_of(address: str) -> str:
     """Return what tells an address with a query from others, without telling the query."""
     return hashlib.sha256(address.encode()).hexdigest()[:12]

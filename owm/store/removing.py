@@ -4,14 +4,14 @@ A model whose files have gone and whose manifest has not is `gone`: listed, neve
 """
 
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from owm.errors import OwmError, UsageError
-from owm.store import manifest
+from owm.store import inside, manifest
+from owm.store.digest import sha256_of
 from owm.store.download import write_error
 from owm.store.manifest import FileRecord, Manifest
 from owm.store.model import StoredModel
@@ -63,7 +63,8 @@ def remove(
             freed = sum(_freed(path) for record, path in paths if record in of.files)
             if in_hub := [path for record, path in paths if record.root == "hub"]:
                 remove_hub_files(in_hub)
-            _remove_folder(folder)
+            _remove_unlinked([record for record, path in going if record.root == "hub" and path not in shared], store)
+            _remove_folder(folder, store.home / "models")
             _remove_empty_parents(folder.parent, store.home)
         except OSError as error:
             raise write_error(error, folder) from error
@@ -95,6 +96,20 @@ def freed_bytes(model: StoredModel, store: "Store") -> int:
     return sum(_freed(store.file_path(record)) for record in of.files if not stays(record, of))
 
 
+def _remove_unlinked(records: Sequence[FileRecord], store: "Store") -> None:
+    """Remove bytes in the Hub cache of which a killed removal has taken the links, and no other link is left."""
+    sha256s = {record.size_bytes: record.sha256 for record in records}
+    top = Path(os.path.realpath(store.hub))
+    for repo in {store.file_path(record).relative_to(store.hub).parts[0] for record in records}:
+        linked = {os.path.realpath(path) for path in (top / repo).glob("snapshots/**/*") if path.is_symlink()}
+        for blob in (top / repo).glob("blobs/*"):
+            if os.path.realpath(blob) != os.fspath(blob) or not blob.is_file() or os.fspath(blob) in linked:
+                continue  # a link leads elsewhere, or it is in use
+            wanted = sha256s.get(blob.stat().st_size)
+            if wanted is not None and wanted in (blob.name, sha256_of(blob)):
+                blob.unlink()
+
+
 def _freed(path: Path) -> int:
     """Count a file's bytes, unless it has another name elsewhere and they stay."""
     try:
@@ -110,17 +125,13 @@ def _is_in_hub(path: Path) -> bool:
     return "blobs" in Path(os.readlink(path)).parts
 
 
-def _remove_folder(folder: Path) -> None:
+def _remove_folder(folder: Path, top: Path) -> None:
     """Remove a model's folder, the manifest last."""
-    for path in folder.iterdir():
-        if path.name == manifest.FILE_NAME:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    (folder / manifest.FILE_NAME).unlink(missing_ok=True)
-    folder.rmdir()
+    with inside.opened(folder, top) as here:
+        for name in sorted(inside.names(here), key=lambda name: name == manifest.FILE_NAME):
+            inside.remove(name, here)
+    with inside.opened(folder.parent, top) as above:
+        inside.remove_empty(folder.name, above)
 
 
 def _remove_empty_parents(folder: Path, top: Path) -> None:

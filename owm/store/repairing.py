@@ -90,10 +90,13 @@ def repair(
 def _refuse_what_none_can_fetch(model: StoredModel, damaged: Sequence[Examined], store: "Store") -> None:
     of, name = model.manifest, store.shown_name(model)
     assert of is not None
-    is_theirs = [
-        each.record.root == "outside" or (each.record.root == "owm" and each.path.is_symlink()) for each in damaged
-    ]
-    if any(is_theirs):
+    for each in damaged:
+        if each.record.root == "hub" and not _is_of_cache(each.path, store.hub):
+            raise Unsupported(
+                f"{name} cannot be repaired by owm: {each.path} leads out of the Hub cache",
+                hint=f"`owm rm {name}` forgets it; then remove that link and pull the model again",
+            )
+    if any(each.record.root == "outside" or (each.record.root == "owm" and each.path.is_symlink()) for each in damaged):
         is_yours = of.owner in (None, manifest.USER)
         raise Unsupported(
             f"{name} cannot be repaired by owm: its file {'is yours' if is_yours else f'belongs to {of.owner}'}",
@@ -105,6 +108,11 @@ def _refuse_what_none_can_fetch(model: StoredModel, damaged: Sequence[Examined],
         raise Unsupported(
             f"{name} cannot be fetched again: it was made here", hint=f"`owm rm {name}`, then make it again"
         )
+
+
+def _is_of_cache(path: Path, cache: Path) -> bool:
+    """Tell whether a file's bytes lie in the Hub cache, also where that is a link to another disk."""
+    return os.path.realpath(path).startswith(os.path.realpath(cache) + os.sep)
 
 
 def _offered(of: Manifest, damaged: Sequence[Examined], store: "Store") -> tuple[Offer, list[RemoteFile]]:
@@ -162,6 +170,17 @@ def _aside(each: Examined) -> Iterator[None]:
         raise
     with suppress(OSError):
         aside.unlink(missing_ok=True)
+
+
+def remove_aside(model: StoredModel, store: "Store") -> None:
+    """Remove what a repair has put aside that was killed after the new file was whole; the model has to be whole."""
+    aside = [path.with_name(path.name + ASIDE) for path in (path.resolve() for path in model.files)]
+    if model.folder is None or not any(path.exists() for path in aside):
+        return
+    with store.lock(model.folder):
+        for path in aside:
+            with suppress(OSError):
+                path.unlink()
 
 
 def _note(of: Manifest, mended: dict[str, FileRecord], folder: Path) -> None:

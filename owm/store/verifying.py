@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from owm.errors import ChecksumMismatch, Damaged, MalformedFile, ModelNotFound, OwmError, StoreError
 from owm.events import Sink, ignore
@@ -30,15 +30,31 @@ WEIGHTS = ("model", "shard")
 Blanked = tuple[int, int] | None
 
 
+class RowCheck(Protocol):
+    """Looks at the rows of a model file while its bytes are read for something else."""
+
+    @property
+    def problem(self) -> OwmError | None:
+        """What was found wrong by now."""
+
+    def take(self, chunk: memoryview) -> None:
+        """Look at the next bytes of the file."""
+
+
 @dataclass(slots=True)
 class Examined:
-    """A file of a model, and what is wrong with it if anything is."""
+    """A file of a model, and what is wrong with it if anything is.
+
+    Attributes:
+        is_as_recorded: its bytes are those that its manifest records, so what is wrong was wrong before.
+    """
 
     record: FileRecord
     path: Path
     blanked: Blanked
     problem: OwmError | None = None
     status: os.stat_result | None = None  # before it was read, None where it was not
+    is_as_recorded: bool = False
 
 
 @dataclass(slots=True)
@@ -59,6 +75,11 @@ class Verdict:
         return self.damaged[0].problem if self.damaged else None
 
     @property
+    def can_be_mended(self) -> bool:
+        """Tell whether anything is wrong that other bytes would mend."""
+        return any(not file.is_as_recorded for file in self.damaged)
+
+    @property
     def status(self) -> Status:
         """What a person is told of it, in a word."""
         return status_of(self.problem)
@@ -77,6 +98,7 @@ def verify(
     *,
     full: bool = False,
     inspect: Callable[[Path], object] = lambda path: None,
+    rows: Callable[[Path], RowCheck | None] | None = None,
     n_threads: int | None = None,
     is_locked: bool = False,
     sink: Sink = ignore,
@@ -86,31 +108,39 @@ def verify(
     Args:
         full: read every byte, whatever size and time say.
         inspect: reads the header of a model file whose bytes are the recorded ones, and raises if it cannot be used.
+        rows: makes what looks at the rows of a model file that is read whole, None for a file that has none.
         n_threads: that read and hash at once, None for as many as there are processors.
         is_locked: whether the caller holds the models' locks.
     """
     verdicts = [Verdict(model, _files_of(model, store)) for model in models]
     for verdict in verdicts:
         if verdict.model.manifest is None:
-            _read_headers(verdict, inspect)
+            _read_headers(verdict, inspect, is_read=full and rows is not None)
     shelf = functools.cache(lambda: Shelf(store.models()))  # of use only where something is wrong
     unread: dict[tuple[int, int, Blanked], list[Examined]] = {}
     for verdict in verdicts:
-        for file in verdict.files if verdict.model.manifest is not None else ():
-            _look(file, full=full)
+        for file in verdict.files:
+            if verdict.model.manifest is not None:
+                _look(file, full=full)
             if isinstance(file.problem, ModelNotFound):
                 file.problem = _gone(file.path, verdict.model, store.shown_name(verdict.model, shelf()))
             if file.status is not None:
                 unread.setdefault((file.status.st_dev, file.status.st_ino, file.blanked), []).append(file)
     groups = list(unread.values())
-    hashings = [Hashing(same[0].path, same[0].record.size_bytes, same[0].blanked) for same in groups]
+    checks = [rows(same[0].path) if rows and same[0].record.role in WEIGHTS else None for same in groups]
+    hashings = [
+        Hashing(same[0].path, _size_of(same[0]), same[0].blanked, None if check is None else check.take)
+        for same, check in zip(groups, checks, strict=True)
+    ]
     found = sha256_of_all(hashings, n_threads=n_threads, sink=sink) if hashings else []
-    for same, result in zip(groups, found, strict=True):
+    for same, result, check in zip(groups, found, checks, strict=True):
         for file in same:
             file.problem = _compare(file, result, inspect)
+            if file.problem is None and check is not None:
+                file.problem = check.problem
     for verdict in verdicts:
         for file in verdict.damaged if verdict.model.manifest is not None else ():
-            if isinstance(file.problem, Damaged):
+            if isinstance(file.problem, Damaged) and not file.is_as_recorded:
                 file.problem.hint = store.hint_to_mend(verdict.model, shelf())
         if not is_locked and verdict.model.manifest is not None:
             _note_times(verdict, store)
@@ -126,13 +156,18 @@ def _files_of(model: StoredModel, store: "Store") -> list[Examined]:
     ]
 
 
-def _read_headers(verdict: Verdict, inspect: Callable[[Path], object]) -> None:
-    """Examine a file that is not stored: nobody knows what its bytes should be, but its header says much."""
+def _read_headers(verdict: Verdict, inspect: Callable[[Path], object], *, is_read: bool) -> None:
+    """Examine a file that is not stored: nobody knows what its bytes should be, but its header says much.
+
+    Args:
+        is_read: whether the rest of it is to be read, too.
+    """
     for path in verdict.model.files:
         file = Examined(FileRecord(str(path), "outside", 0, ""), path, None)
         verdict.files.append(file)
         try:
             inspect(path)
+            file.status = path.stat() if is_read else None
         except OwmError as problem:
             file.problem = problem
         except OSError as error:
@@ -171,18 +206,25 @@ def _gone(path: Path, model: StoredModel, name: str) -> ModelNotFound:
 def _compare(file: Examined, result: str | OSError, inspect: Callable[[Path], object]) -> OwmError | None:
     if isinstance(result, OSError):
         return read_error(result, file.path)
+    if not file.record.sha256:  # nobody knows what it should be
+        return None
     if result != file.record.sha256:
         return ChecksumMismatch(
             f"{file.path.name} is damaged: its sha256 is not the recorded one",
             expected=file.record.sha256,
             actual=result,
         )
+    file.is_as_recorded = True
     if file.record.role in WEIGHTS:
         try:
             inspect(file.path)
         except OwmError as problem:
             return problem
     return None
+
+
+def _size_of(file: Examined) -> int:
+    return file.record.size_bytes or (file.status.st_size if file.status else 0)
 
 
 def _kind(record: FileRecord) -> str:

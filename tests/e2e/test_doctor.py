@@ -137,9 +137,15 @@ def test_a_real_answer_without_a_way_to_the_network_is_shown(tmp_path: Path) -> 
     done = run(["-m", "owm", "doctor", "--privacy", str(model)])
     assert done.exit_code == 0, done.stderr
     assert done.splitlines()[0] == f"{model} answered with no way to the network:"
+    assert done.splitlines()[1] == "  in `owm run`, `owm chat`, `owm batch`, `owm bench`"
     assert done.splitlines()[-1] == "a program that does connect was stopped in the same way just before"
-    shown = run(["-m", "owm", "doctor", "--privacy", str(model), "--json"]).json
+
+
+def test_what_was_shown_is_told_to_programs(tmp_path: Path, capsys: Capture) -> None:
+    model = write_tiny_gguf(tmp_path / "tiny.gguf", n_blocks=1)
+    shown = run_here(capsys, "doctor", "--privacy", str(model), "--json").json
     assert shown["is_shown"] is True
+    assert shown["commands"] == ["run", "chat", "batch", "bench"]
     assert shown["answer"]
     assert shown["means"]
 
@@ -150,7 +156,7 @@ def test_a_program_that_does_open_a_socket_is_found_out(
     model = write_tiny_gguf(tmp_path / "tiny.gguf")
     original = seclusion.run
 
-    def with_talk(program: list[str], means: object) -> seclusion.Secluded:
+    def with_talk(program: list[str], means: object, **given: object) -> seclusion.Secluded:
         talks = "import socket; socket.socket(); print('an answer')"
         return original([program[0], "-I", "-c", talks] if "owm" in program else program, means)  # type: ignore[arg-type]
 

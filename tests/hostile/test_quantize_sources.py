@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.packed_gguf import F32, STRING, U32, array, key, pack, tensor
+from support.crafted_gguf import crafted
+from support.packed_gguf import F32, STRING, U16, U32, array, key, pack, tensor
 from support.run import run_here
 from support.tiny_checkpoint import bf16, write_tiny_checkpoint
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
@@ -68,9 +69,9 @@ SPOILED: dict[str, tuple[Spoil, int, str]] = {
     "more layers than tensors": (number("llama.block_count", 2, 3), 7, "llama.cpp"),
     "layers without end": (number("llama.block_count", 2, 0x7FFFFFFF), 7, "2147483647 layers"),
     "no heads": (number("llama.attention.head_count", 4, 0), 7, "llama.cpp"),
-    "rows of another length": (number("llama.embedding_length", 128, 64), 7, "llama.cpp"),
+    "rows of another length": (number("llama.embedding_length", 128, 64), 7, "rotates 32 of 16"),
     "one of several parts": (
-        lambda path: write_tiny_gguf(path, n_embd=128, metadata={"split.no": 0, "split.count": 3}), 7, "parts"
+        lambda path: path.write_bytes(crafted({"split.no": (U16, 0), "split.count": (U16, 3)})), 7, "parts"
     ),
     "a value that is no number": (not_a_number, 7, "output.weight has values that are infinite or no numbers"),
 }  # fmt: skip

@@ -80,6 +80,9 @@ BIG = "{% set big = 'x' * 1000000 %}"
 LISTS = "{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set ns.a = [ns.a, ns.a] %}{% set ns.b = [ns.b, ns.b] %}{% endfor %}"
 TUPLES = "{% set ns = namespace(a=(1,), b=(1,)) %}{% for i in range(60) %}{% set ns.a = (ns.a, ns.a) %}{% set ns.b = (ns.b, ns.b) %}{% endfor %}"
 DEEP = "{% set ns = namespace(a=()) %}{% for i in range(20000) %}{% set ns.a = (ns.a,) %}{% endfor %}"
+COLLIDING = "{% set numbers = range(0, 36000 * 2305843009213693951, 2305843009213693951) %}"
+LONG = "{% set long = range(100000)|list %}"
+ITSELF = "{% set ns = namespace(x='') %}{% set ns.a = ns %}{% set path = ('a.' * 499999) ~ 'x' %}"
 BOMBS = {
     "repeat": "{{ 'a' * 10**9 }}",
     "repeat from the right": "{{ 10**9 * 'a' }}",
@@ -231,4 +234,51 @@ BOMBS = {
     "extends": "{% extends 'x' %}",
     "autoescape": "{% autoescape true %}{{ '&' * 10**9 }}{% endautoescape %}",
     "break outside": "{% break %}",
+    # Numbers that all have the same hash: a set or a dict of them takes the square of their count.
+    "unique of equal hashes": COLLIDING + "{{ numbers|unique|list|length }}",
+    "unique of equal hashes in a loop": COLLIDING + "{% for n in numbers|unique %}{% endfor %}",
+    "dict of equal hashes": COLLIDING + "{{ dict(numbers|batch(2)|list)|length }}",
+    "namespace of equal hashes": COLLIDING + "{% set ns = namespace(numbers|batch(2)|list) %}",
+    "length of unique": COLLIDING
+    + "{% for x in [1] %}{% for n in numbers|unique %}{{ loop.length }}{% endfor %}{% endfor %}",
+    "unpacked unique": COLLIDING + "{% macro m() %}{{ varargs|length }}{% endmacro %}{{ m(*(numbers|unique)) }}",
+    # One call that weighs or walks the same large thing again and again.
+    "many large arguments": LONG + "{{ dict(" + ", ".join(f"a{i}=long" for i in range(1500)) + ")|length }}",
+    "many large parts": LONG + "{{ (" + " ~ ".join(["long"] * 3000) + ")|length }}",
+    "format of many large values": LONG + "{{ ('%s'|format(" + ", ".join(["long"] * 1500) + "))|length }}",
+    "long path of attributes": ITSELF + "{{ (['x'] + [ns] * 100000)|map(attribute=path)|list|length }}",
+    "long path to sort by": ITSELF + "{{ ([ns] * 100)|sort(attribute=path)|length }}",
+    "many things to sort by": ITSELF + "{{ ([ns] * 1000)|sort(attribute=',' * 500000)|length }}",
+    "long path to group by": ITSELF + "{{ ([ns] * 100)|groupby(path)|length }}",
+    "long path to sum": ITSELF + "{{ ([ns] * 100)|map(attribute=path)|sum }}",
+    "long path to select": ITSELF + "{{ ([ns] * 100)|selectattr(path)|list|length }}",
+    "namespace in itself": ITSELF + "{{ ns == namespace(a=ns) }}",
+    "namespace in itself as JSON": ITSELF + "{{ ns|tojson }}",
+    "generators of generators": "{% set ns = namespace(g=[1]) %}{% for i in range(30000) %}{% set ns.g = ns.g|map('abs') %}{% endfor %}"
+    "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+    "iterators of iterators": "{% set ns = namespace(g=[1]) %}{% for i in range(90000) %}{% set ns.g = ns.g|map('abs')|select|unique|map('abs') %}{% endfor %}",
+    "title": "{{ ('-a' * 500000)|title|length }}" * 30,
+    "wordwrap": "{{ ('a ' * 500000)|wordwrap(1) }}",
+    "urlize": "{{ ('http://a ' * 100000)|urlize }}",
+    "striptags": "{{ ('<' * 1000000)|striptags }}",
+    "pprint": "{{ ([[]] * 100000)|pprint }}",
+    "xmlattr": "{{ {'a' * 1000000: 1}|xmlattr }}",
+    "filesizeformat": "{{ (10 ** 1200)|filesizeformat }}",
+    "expandtabs": "{{ ('\t' * 1000000).expandtabs(1000000) }}",
+    "lipsum": "{{ lipsum(n=1000000) }}",
+    "cycler": "{% set c = cycler(*range(100000)) %}{{ c.next() }}",
+    "joiner": "{% set j = joiner('x' * 1000000) %}{{ j() }}",
+    "changed in a long list": LONG + "{% for x in range(100000) %}{{ loop.changed(long) }}{% endfor %}",
+    "in a long list": LONG + "{% for x in range(100000) %}{% if -1 in long %}{% endif %}{% endfor %}",
+    "in a long text": BIG
+    + "{% set b = 'x' * 499999 ~ 'y' %}{% for x in range(100000) %}{% if b in big %}{% endif %}{% endfor %}",
+    "replace in a long text": BIG + "{% for x in range(100000) %}{% set y = big.replace('xy', '') %}{% endfor %}",
+    "int of digits": "{{ ('9' * 1000000)|int }}",
+    "large number as text": "{% set ns = namespace(n=3) %}{% for i in range(20) %}{% set ns.n = ns.n * ns.n %}{% endfor %}{{ ns.n }}",
+    "large number in JSON": "{{ [0x" + "f" * 60_000 + "]|tojson }}",
+    "large number in a format": "{{ '%d' % 0x" + "f" * 60_000 + " }}",
+    "many branches": "".join(f"{{% if a{i} %}}{{% set b{i} = 1 %}}{{% endif %}}" for i in range(1300)) + "{{ 1 // 0 }}",
+    "many loops": "{% for a in b %}{% endfor %}" * 2000 + "{{ 1 // 0 }}",
+    "deep comparisons": "{{ " + "1 < " * 7000 + "1 }}{{ 1 // 0 }}",
+    "nested lists in the source": "{{ " + "[" * 90 + "]" * 90 + "|string * 100000 }}",
 }

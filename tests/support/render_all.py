@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from owm.engine import limits
 from owm.engine.template import ChatTemplate
 from owm.errors import OwmError
 
@@ -20,16 +21,19 @@ MESSAGES = [
     {"role": "user", "content": "Why is the sky blue?"},
 ]
 CPU_SECONDS, ADDRESS_BYTES = 10, 4 << 30
+limits.MAX_SECONDS = 0.25  # a quarter of what they have, to save time
 
 
 def main() -> None:
     """Render all, say what came of each."""
-    ChatTemplate("{{ strftime_now('%Y') }}{{ messages|tojson }}").render(MESSAGES)  # import what is imported late
+    ChatTemplate("{{ strftime_now('%Y') }}{{ messages|tojson }}", is_trusted=True).render(
+        MESSAGES
+    )  # import what is imported late
     print(json.dumps([_render_in_fork(source) for source in json.loads(Path(sys.argv[1]).read_text("utf-8"))]))
 
 
 def _render_in_fork(source: str) -> dict[str, Any]:
-    """Return `text` or `error` (its type) and `message`, `seconds`, and by how many `bytes` the peak rose."""
+    """Return `text` or `error` (its type) and `message`, its processor `seconds`, and by how many `bytes` it grew."""
     reading, writing = os.pipe()
     if not (child := os.fork()):
         os.close(reading)
@@ -48,15 +52,15 @@ def _render_in_fork(source: str) -> dict[str, Any]:
 def _render(source: str) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES))
-    before, began = _peak_bytes(), time.monotonic()
+    before, began = _peak_bytes(), time.thread_time()
     found: dict[str, Any] = {}
     try:
-        found["text"] = ChatTemplate(source, bos="<s>", eos="</s>").render(MESSAGES)[:1000]
+        found["text"] = ChatTemplate(source, bos="<s>", eos="</s>", is_trusted=True).render(MESSAGES)[:1000]
     except OwmError as error:
         found |= {"error": type(error).__name__, "message": str(error), "hint": error.hint}
     except BaseException as error:
         found |= {"error": f"not caught: {type(error).__name__}", "message": str(error)[:300]}
-    return found | {"seconds": time.monotonic() - began, "bytes": _peak_bytes() - before}
+    return found | {"seconds": time.thread_time() - began, "bytes": _peak_bytes() - before}
 
 
 def _peak_bytes() -> int:

@@ -122,7 +122,7 @@ def typed(text: str, specials: Sequence[str]) -> list[str]:
 def _generation_prompt(template: str) -> str:
     """Return what a template writes after the last message."""
     marker = "the-last-message"
-    text = ChatTemplate(template).render([{"role": "user", "content": marker}])
+    text = ChatTemplate(template, is_trusted=True).render([{"role": "user", "content": marker}])
     return text.rpartition(marker)[2]
 
 

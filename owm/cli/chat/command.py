@@ -48,6 +48,7 @@ def command(
     ctx_size: o.CtxSizeOpt = None,
     threads: o.ThreadsOpt = None,
     gpu_layers: o.GpuLayersOpt = None,
+    trust: o.TrustOpt = False,
     raw: c.ChatRawOpt = False,
     plain: c.PlainOpt = False,
     json: c.ChatJsonOpt = False,

@@ -3,10 +3,10 @@
 import os
 import shlex
 import subprocess
-import tempfile
 from pathlib import Path
 
 from owm.errors import OwmError, UsageError
+from owm.temporary import temporary_folder
 
 _FALLBACKS = ("editor", "nano", "vi")
 
@@ -20,8 +20,9 @@ def edit(text: str) -> str | None:
     """
     command = _command()
     try:
-        with tempfile.TemporaryDirectory(prefix="owm-") as folder:
-            file = Path(folder, "prompt.md")
+        with temporary_folder() as folder:
+            file = folder / "prompt.md"
+            file.touch(mode=0o600)
             file.write_text(f"{text}\n" if text else "", encoding="utf-8")
             try:
                 code = subprocess.call([*command, str(file)])

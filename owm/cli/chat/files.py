@@ -11,7 +11,7 @@ from owm.engine import material
 from owm.engine.extract import CodeBlock, code_blocks
 from owm.engine.material import Piece
 from owm.errors import NotFound, StoreError, UsageError
-from owm.publishing import publish_text
+from owm.publishing import save_text
 
 CLIPBOARD = "clipboard"
 
@@ -136,7 +136,7 @@ def _write(loop: ChatLoop, name: str, text: str) -> bool:
             loop.front.note("nothing was written")
             return False
     try:
-        publish_text(path, text.encode("utf-8", "replace").decode())
+        save_text(path, text.encode("utf-8", "replace").decode())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"cannot write {name}: {reason}", hint="choose another file") from error

@@ -10,6 +10,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from owm.publishing import PRIVATE, make_private, replacing
+
 MAX_BYTES = 1 << 20
 MAX_ENTRY_BYTES = 1 << 16  # what is longer was pasted, and would push out everything else
 
@@ -53,7 +55,7 @@ class HistoryFile:
         if self._path is None or self.problem is not None or len(line) > MAX_ENTRY_BYTES:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(self._path.parent)
             descriptor = os.open(self._path, os.O_RDWR | _OPEN, 0o600)
             try:
                 found = os.fstat(descriptor)
@@ -79,14 +81,9 @@ class HistoryFile:
                 break
             kept.append(line)
         kept.reverse()
-        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.incomplete")
-        try:
-            with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(b"\n".join(kept))
-            os.replace(temporary, self._path.resolve())
-        except OSError:  # it can be read, and that is what was asked
-            with suppress(OSError):
-                temporary.unlink()
+        # What cannot be shortened can be read all the same, and that is what was asked.
+        with suppress(OSError), replacing(self._path.resolve(), mode=PRIVATE) as file:
+            file.write(b"\n".join(kept))
         return kept
 
     def _fail(self, verb: str, error: OSError) -> None:

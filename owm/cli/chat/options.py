@@ -12,8 +12,9 @@ CONVERSATION = "Conversation"
 def complete_sessions(incomplete: str) -> list[str]:
     """Offer the ids of sessions to the shell."""
     from owm.chat.sessions import open_sessions
+    from owm.cli.completing import offered
 
-    return [summary.id for summary in open_sessions().summaries() if summary.id.startswith(incomplete)]
+    return offered((summary.id for summary in open_sessions().summaries()), incomplete)
 
 
 ChatModelArg = Annotated[

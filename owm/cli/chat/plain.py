@@ -15,7 +15,8 @@ from owm.cli.chat.commands import is_open, unquoted
 from owm.cli.chat.front import UNANSWERED, consume, count
 from owm.cli.failures import ExitCode
 from owm.cli.output import talk
-from owm.cli.terminal import is_terminal, one_line, visible
+from owm.cli.secrets import hidden, spoken
+from owm.cli.terminal import is_terminal, visible
 from owm.engine.request import Chunk
 from owm.errors import OwmError, UsageError
 
@@ -71,20 +72,20 @@ class PlainFront:
     def note(self, message: str) -> None:
         """Write to stderr, unless that was not wanted."""
         if not self._is_quiet:
-            talk(one_line(message) + "\n")
+            talk(spoken(message) + "\n")
 
     def warn(self, message: str) -> None:
         """Write a warning to stderr."""
-        talk(f"warning: {one_line(message)}\n")
+        talk(f"warning: {spoken(message)}\n")
 
     def problem(self, error: OwmError) -> None:
         """Write an error and its hint to stderr, in JSON too where that was asked for."""
-        talk(f"error: {one_line(str(error))}\n")
+        talk(f"error: {spoken(str(error))}\n")
         if error.hint:
-            talk(f"hint: {one_line(error.hint)}\n")
+            talk(f"hint: {spoken(error.hint)}\n")
         self.exit_code = failures.exit_code(error)
         if self._as_json:
-            self._object({"error": str(error), "hint": error.hint})
+            self._object({"error": hidden(str(error)), "hint": error.hint and hidden(error.hint)})
 
     def choose(self, question: str, answers: Mapping[str, str]) -> str | None:
         """Ask on stderr, and take the next line."""

@@ -12,6 +12,7 @@ from owm.cli.chat.answer import AnswerView, Manner
 from owm.cli.chat.canvas import DIM, Canvas, Painter, waiting
 from owm.cli.chat.drafts import DraftsView, rendered
 from owm.cli.chat.front import UNANSWERED, consume, count, stopping
+from owm.cli.secrets import spoken
 from owm.cli.terminal import one_line, visible
 from owm.cli.wrapping import folded, wrapped
 from owm.errors import OwmError
@@ -59,7 +60,7 @@ class ScreenFront:
     def note(self, message: str) -> None:
         """Write a dim line."""
         if not self._is_quiet:
-            self.canvas.lines(one_line(message), is_dim=True)
+            self.canvas.lines(spoken(message), is_dim=True)
 
     def warn(self, message: str) -> None:
         """Write a warning."""
@@ -86,7 +87,7 @@ class ScreenFront:
 
     def _say(self, word: str, message: str) -> None:
         label = f"{word}:"
-        self.canvas.text(Text(f"{label} {one_line(message)}", spans=[Span(0, len(label), _COLORS[word])]))
+        self.canvas.text(Text(f"{label} {spoken(message)}", spans=[Span(0, len(label), _COLORS[word])]))
 
     def _draw(self, reply: "Reply", view: AnswerView | DraftsView) -> None:
         with stopping(reply.cancel):  # a second Ctrl-C must not tear the last frame

@@ -4,7 +4,6 @@ Only what lies in the file itself is used. Programs that keep credentials elsewh
 """
 
 import base64
-import binascii
 import json
 import os
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ class Credentials:
         """The value of an `Authorization` header, None without a password."""
         if not self.password:
             return None
-        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode("utf-8", "surrogatepass")).decode()
 
 
 def config_path() -> Path:
@@ -56,7 +55,7 @@ def _read(entry: dict[str, Any]) -> Credentials | None:
     if isinstance(packed, str) and packed:
         try:
             user, mark, password = base64.b64decode(packed, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, not ASCII, or not UTF-8 within
             return None
         return Credentials(user, password) if mark and password else None
     name, secret = entry.get("username"), entry.get("password")

@@ -3,6 +3,7 @@
 The bytes come through owm's own engine into `blobs/<etag>`, under the library's lock; the library then only links.
 """
 
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from owm.errors import AccessDenied, Damaged, OwmError, SourceUnreachable
-from owm.events import Sink, Warned
+from owm.errors import AccessDenied, Damaged, OwmError, SourceUnreachable, StoreError
+from owm.events import Sink, Warned, ignore
+from owm.publishing import create_anew, sync_folder
 from owm.store.download import Digest, Transfer, discard, download, new_session, publish, read_range, write_error
 from owm.store.limits import DEFAULT, Limits
 from owm.store.names import check_repo_path
@@ -19,7 +21,16 @@ from owm.store.refs import ModelRef
 from owm.store.sources.asking import within
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
 from owm.store.sources.hub_card import card_of
-from owm.store.sources.hub_client import gated_error, host, library, patiently, translated
+from owm.store.sources.hub_client import (
+    gated_error,
+    guarded,
+    headers,
+    host,
+    library,
+    own_headers,
+    patiently,
+    translated,
+)
 from owm.store.sources.placing import bytes_on_disk
 
 if TYPE_CHECKING:
@@ -40,7 +51,8 @@ class HubSource:
         began = time.monotonic()
 
         def ask() -> Any:
-            return hub.HfApi().model_info(ref.name, revision=ref.revision, timeout=deadline, files_metadata=True)
+            api = hub.HfApi(headers=own_headers())
+            return api.model_info(ref.name, revision=ref.revision, timeout=deadline, files_metadata=True)
 
         def attempt() -> Any:
             left = deadline - (time.monotonic() - began)
@@ -51,13 +63,12 @@ class HubSource:
             info = patiently(attempt, until=began + deadline)
         except OSError as error:  # the library looks for its token in HF_HOME
             raise write_error(error, self.cache / "hub") from error
-        if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
-            raise SourceUnreachable(f"{host()} does not answer like a Hub: it names no commit of {ref.name}")
-        files = tuple(
-            RemoteFile(check_repo_path(s.rfilename), s.size, s.lfs.sha256 if s.lfs else None)
-            for s in info.siblings or ()
-        )
-        with translated(ref):
+        with translated(ref):  # the library believes what it is sent
+            if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
+                raise SourceUnreachable(f"{host()} does not answer like a Hub: it names no commit of {ref.name}")
+            if not isinstance(info.id, str | None):
+                raise ValueError("a name that is no text")
+            files = tuple(map(_file, info.siblings or ()))
             card = card_of(info)
         return Offer(
             ref=ref,
@@ -111,7 +122,7 @@ class HubSource:
                 "offline mode is on, the Hub is not asked", hint="unset HF_HUB_OFFLINE, or name a stored model"
             )
         url = hub.hf_hub_url(offer.name, file.path, revision=offer.commit or offer.revision or "main")
-        transfer = Transfer(url, Path(file.path).name, file.size_bytes, headers=hub.utils.build_hf_headers())
+        transfer = Transfer(url, Path(file.path).name, file.size_bytes, headers=headers())
         try:
             return read_range(transfer, begin, n_bytes)
         except AccessDenied as error:
@@ -132,11 +143,11 @@ class HubSource:
 
         def ask() -> Any:
             with translated(offer.ref, file.path):
-                return hub.get_hf_file_metadata(url, token=None, timeout=10)
+                return guarded().get_hf_file_metadata(url, token=None, timeout=10, headers=own_headers())
 
         metadata = patiently(ask)
         etag = metadata.etag
-        if not etag or not re.fullmatch(r"[A-Za-z0-9_.-]+", etag):
+        if not etag or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", etag):
             raise Damaged(f"the Hub names no content hash for {file.path}")
         size = metadata.size if metadata.size is not None else file.size_bytes
         blob = self._repo_folder(offer) / "blobs" / etag
@@ -148,7 +159,7 @@ class HubSource:
             sha256 = self._sha256_of_whole(blob, file, size) if blob.exists() else None
             if sha256 is None:
                 partial = _partial(blob)
-                transfer = Transfer(url, Path(file.path).name, size, digest, hub.utils.build_hf_headers())
+                transfer = Transfer(url, Path(file.path).name, size, digest, headers())
                 try:
                     sha256 = download(transfer, partial, sink=sink, session=session, limits=limits)
                 except AccessDenied as error:
@@ -164,7 +175,11 @@ class HubSource:
 
         def link() -> Path:
             with translated(offer.ref, file.path):
-                return Path(hub.hf_hub_download(offer.name, file.path, revision=commit, cache_dir=self.cache))
+                return Path(
+                    guarded().hf_hub_download(
+                        offer.name, file.path, revision=commit, cache_dir=self.cache, headers=own_headers()
+                    )
+                )
 
         pointer = patiently(link)
         self._note_revision(offer, commit)
@@ -187,8 +202,19 @@ class HubSource:
         if offer.revision in (None, offer.commit) or {"", ".", ".."} & set(str(offer.revision).split("/")):
             return
         ref = self._repo_folder(offer) / "refs" / str(offer.revision)
+        if ref.is_file() and ref.read_bytes() == commit.encode():
+            return
         ref.parent.mkdir(parents=True, exist_ok=True)
-        ref.write_text(commit, "utf-8")
+        # Not beside it: whatever lies among the refs is taken for one.
+        partial = _partial(self._repo_folder(offer) / "blobs" / "ref")
+        locks = self.cache / ".locks" / self._repo_folder(offer).name
+        with _locked(locks / "ref.lock", str(offer.revision), ignore):
+            with open(create_anew(partial), "wb") as file:
+                file.write(commit.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, ref)
+            sync_folder(ref.parent)
 
     def _repo_folder(self, offer: Offer) -> Path:
         return self.cache / ("models--" + offer.name.replace("/", "--"))
@@ -200,9 +226,24 @@ def remove_files(cache: Path, paths: Iterable[Path]) -> None:
     whole = cache.resolve()  # as the library names files, also where the cache is a link to another disk
     wanted = {whole / path.relative_to(cache) for path in paths}
     info = hub.scan_cache_dir(cache)
-    info.delete_files(
-        *(file for repo in info.repos for rev in repo.revisions for file in rev.files if file.file_path in wanted)
-    ).execute()
+    files = [file for repo in info.repos for rev in repo.revisions for file in rev.files if file.file_path in wanted]
+    for file in files:
+        _refuse_ways_out(file.file_path, whole)
+        _refuse_ways_out(file.blob_path, whole)
+    info.delete_files(*files).execute()
+
+
+def _refuse_ways_out(path: Path, cache: Path) -> None:
+    """Refuse to remove what lies outside the cache, where a link leads that the library did not make.
+
+    Raises:
+        StoreError: it does.
+    """
+    if not path.is_relative_to(cache) or not Path(os.path.realpath(path.parent)).is_relative_to(cache):
+        raise StoreError(
+            f"{path} is not removed: it lies outside the Hub cache, and a link in there leads to it",
+            hint="remove that link, then run the same command again",
+        )
 
 
 @contextmanager
@@ -218,6 +259,21 @@ def _locked(path: Path, label: str, sink: Sink) -> Iterator[None]:
             sink(Warned("pull", f"another program is fetching {label} into the Hub cache, waiting for it"))
             held.enter_context(lock(path))
         yield
+
+
+def _file(said: Any) -> RemoteFile:
+    """Return a file that the Hub lists.
+
+    Raises:
+        ValueError, AttributeError: it says of it what cannot be.
+        Damaged: its path leads elsewhere.
+    """
+    path, size, sha256 = said.rfilename, said.size, said.lfs.sha256 if said.lfs else None
+    if not isinstance(path, str) or not (size is None or (type(size) is int and size >= 0)):
+        raise ValueError("a file without a name, or of no size")
+    if not (sha256 is None or (isinstance(sha256, str) and re.fullmatch(r"[0-9a-f]{64}", sha256))):
+        raise ValueError("a hash that is none")
+    return RemoteFile(check_repo_path(path), size, sha256)
 
 
 def _partial(blob: Path) -> Path:

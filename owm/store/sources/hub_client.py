@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from owm.errors import AccessDenied, ModelNotFound, NetworkError, SourceUnreachable, TransferFailed, UsageError
+from owm.errors import AccessDenied, Damaged, ModelNotFound, NetworkError, SourceUnreachable, TransferFailed, UsageError
 from owm.store import offline, proxies
 from owm.store.refs import ModelRef
 from owm.store.sources.asking import within
 
 T = TypeVar("T")
 _TRIES = 4
+_ETAG = re.compile(r'(?:W/)?"?[A-Za-z0-9_-][A-Za-z0-9_.-]*"?')
 FIRST_WAIT_SECONDS = 0.3  # before a busy Hub is asked again, doubled for each further time
 
 
@@ -29,7 +30,7 @@ def library() -> Any:
         UsageError: its settings cannot be used; it would print them, or fail where nobody expects it.
     """
     _check_settings()
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "critical")  # it would pass on what a server wants said
     import huggingface_hub
@@ -87,7 +88,7 @@ def ask_whether_there(seconds: float) -> str:
 
     def ask() -> str:
         try:
-            answer = hub.get_session().head(constants.ENDPOINT, timeout=seconds)
+            answer = hub.get_session().head(constants.ENDPOINT, timeout=seconds, headers=own_headers())
         except errors.OfflineModeIsEnabled as error:
             raise SourceUnreachable("offline mode is on, the Hub is not asked") from error
         except httpx2.TimeoutException as error:
@@ -97,6 +98,46 @@ def ask_whether_there(seconds: float) -> str:
         return f"{host()} answered HTTP {answer.status_code}"
 
     return within(2 * seconds, ask, f"{host()} did not answer in {2 * seconds:g} s")
+
+
+def own_headers() -> dict[str, str]:
+    """Return what a request says of who asks: this program and its version, and not what else is installed."""
+    from owm import __version__
+
+    return {"user-agent": f"owm/{__version__}"}
+
+
+def headers() -> dict[str, str]:
+    """Return the headers of a request, with the token in use."""
+    return dict(library().utils.build_hf_headers(headers=own_headers()))
+
+
+def guarded() -> Any:
+    """Return the library with its answers looked at first: it makes paths of the commit and hash that they name.
+
+    What cannot be one of these raises `Damaged` from its calls.
+    """
+    hub = library()
+    session = hub.get_session()
+    hooks = session.event_hooks
+    if _refuse_paths not in hooks["response"]:
+        session.event_hooks = {**hooks, "response": [*hooks["response"], _refuse_paths]}
+    return hub
+
+
+def _refuse_paths(answer: Any) -> None:
+    """Refuse an answer whose commit or content hash would be a path to elsewhere.
+
+    Raises:
+        Damaged: it names one.
+    """
+    commit = answer.headers.get("X-Repo-Commit")
+    if commit is not None and not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise Damaged(f"{host()} names a commit that cannot be one: {commit[:100]!r}")
+    for name in ("ETag", "X-Linked-ETag"):
+        etag = answer.headers.get(name)
+        if etag is not None and not _ETAG.fullmatch(etag):
+            raise Damaged(f"{host()} names a content hash that cannot be one: {etag[:100]!r}")
 
 
 def patiently(call: Callable[[], T], *, until: float = float("inf")) -> T:
@@ -201,5 +242,5 @@ def translated(ref: ModelRef, file: str | None = None) -> Iterator[None]:
         if error.errno is not None:
             raise
         raise SourceUnreachable(f"{host()} does not answer like a Hub") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # the library believes what it is sent
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:  # it believes what it is sent
         raise SourceUnreachable(f"{host()} does not answer like a Hub") from error

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from owm.errors import AccessDenied, SourceUnreachable, UsageError
+from owm.publishing import PRIVATE, make_private, replacing
 from owm.store.download import write_error
 from owm.store.refs import ModelRef
 from owm.store.sources.asking import within
-from owm.store.sources.hub_client import host, is_offline, library, patiently, translated
+from owm.store.sources.hub_client import host, is_offline, library, own_headers, patiently, translated
 
 _PATIENT_SECONDS = 15.0
 _ACCOUNT = ModelRef("hub", "your account")
@@ -100,7 +101,7 @@ def _who(token: str) -> dict[str, Any]:
         try:
             with translated(_ACCOUNT):
                 try:
-                    return hub.HfApi().whoami(token=token)
+                    return hub.HfApi(headers=own_headers()).whoami(token=token)
                 except errors.HfHubHTTPError as error:
                     if error.response.status_code in (401, 403):
                         raise AccessDenied(
@@ -136,14 +137,9 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _write_secret(path: Path, token: str) -> None:
     """Write a file that only its owner can read, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
-    try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(token)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    make_private(path.parent)
+    with replacing(path, mode=PRIVATE) as file:
+        file.write(token.encode("utf-8"))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from owm.store.card import Card
 from owm.store.refs import ModelRef
 from owm.store.sources.asking import within
 from owm.store.sources.hub_card import card_of
-from owm.store.sources.hub_client import host, library, patiently, translated
+from owm.store.sources.hub_client import headers, host, library, patiently, translated
 
 Sort = Literal["downloads", "likes", "trending", "created", "modified"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
@@ -93,7 +93,7 @@ def _search_kind(wanted: Wanted, kind: str) -> list[FoundRepo]:
             response = hub.get_session().get(
                 f"{constants.ENDPOINT}/api/models",
                 params=_asked(wanted, kind),
-                headers=hub.utils.build_hf_headers(),
+                headers=headers(),
                 timeout=_PATIENT_SECONDS,
                 follow_redirects=True,
             )

@@ -12,7 +12,7 @@ from typing import IO, Literal, cast
 
 from owm.errors import Damaged, OwmError, Unsupported
 from owm.events import Advanced, Finished, Sink, Started
-from owm.publishing import publish_text
+from owm.publishing import create_anew, publish_text
 from owm.store import quants
 from owm.store.download import discard, download, publish, read_range
 from owm.store.limits import Limits
@@ -127,7 +127,7 @@ class LayerFiles:
         sink(Started(path.name, size, "bytes"))
         hasher, done = hashlib.sha256(), 0
         try:
-            with _opened(archive, file.packing) as packed, open(partial, "wb") as unpacked:
+            with _opened(archive, file.packing) as packed, open(create_anew(partial), "wb") as unpacked:
                 packed.seek(file.offset)
                 while done < size and (chunk := packed.read(min(1 << 20, size - done))):
                     hasher.update(chunk)

@@ -186,7 +186,8 @@ def _commit(listing: Mapping[str, Any], files: Sequence[RemoteFile]) -> str:
     commit = latest.get("Id") if isinstance(latest, dict) else None
     if isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit):
         return commit
-    models = sorted((file.path, file.size_bytes, file.sha256) for file in files if quants.is_model_file(file.path))
+    models = [(file.path, file.size_bytes, file.sha256) for file in files if quants.is_model_file(file.path)]
+    models.sort(key=repr)  # what is not known of one is no number and no text
     return hashlib.sha256(repr(models).encode()).hexdigest()[:40]
 
 

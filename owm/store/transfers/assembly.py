@@ -19,6 +19,7 @@ from owm.errors import (
     TransferFailed,
 )
 from owm.events import Advanced, Started, Warned
+from owm.publishing import open_partial
 from owm.store.transfers import note
 from owm.store.transfers.connection import READ_BYTES, Connection
 from owm.store.transfers.flusher import Flusher
@@ -44,7 +45,7 @@ class Assembly(Intake):
         Raises:
             OSError: it cannot be written. OwmError: see `download`.
         """
-        self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._descriptor = open_partial(self._partial)
         self._flusher = Flusher(self._descriptor)
         try:
             self.size = self._told_size = self._ledger.take_up(self._descriptor, self.size)

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,12 +21,13 @@ FAST_AFTER_BYTES = 4 << 20
 
 @dataclass(slots=True)
 class Origin:
-    """An address that the file can be had from; `resolved` is where it redirected to."""
+    """An address that the file can be had from; `resolved` is where it redirected to, `is_left` whether past others."""
 
     url: str
     headers: Mapping[str, str]
     is_first: bool
     resolved: str | None = None
+    is_left: bool = False
 
     @property
     def host(self) -> str:
@@ -37,8 +38,12 @@ class Origin:
         """Return the address to ask and the headers that may be sent there."""
         if self.resolved is None:
             return self.url, dict(self.headers)
-        is_same = is_same_host(self.url, self.resolved)
-        return self.resolved, {k: v for k, v in self.headers.items() if is_same or k.lower() != "authorization"}
+        return self.resolved, {} if self.is_left else dict(self.headers)  # each of them may be a token, or hold one
+
+    def lead(self, hops: Sequence[str]) -> None:
+        """Take the last of some addresses for where the file is; whoever was led past another host gets no token."""
+        self.resolved = hops[-1]
+        self.is_left = not all(is_same_host(self.url, hop) for hop in hops)
 
 
 @dataclass(slots=True)
@@ -156,7 +161,7 @@ class Connection:
                         return
                     self._assembly.accept(self, head)
                     if response.history:
-                        self.origin.resolved = response.url
+                        self.origin.lead([*(each.url for each in response.history), response.url])
                     self.answered_at = self.answered_at or time.monotonic()
                 self._take(response, part, head)
             finally:

@@ -75,8 +75,13 @@ def new_session() -> "requests.Session":
                 prepared_request.headers.pop("Authorization", None)
 
         def get_redirect_target(self, resp: requests.Response) -> str | None:
-            target = super().get_redirect_target(resp)
+            try:
+                target = super().get_redirect_target(resp)
+            except ValueError:  # it is not UTF-8
+                resp.close()
+                raise
             if target and resp.url.lower().startswith("https:") and target.lower().startswith("http:"):
+                resp.close()  # nobody else has it any more
                 raise requests.exceptions.InvalidSchema("a redirect from https to plain http is not followed")
             return target
 

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from owm.publishing import create_anew
+
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -60,7 +62,8 @@ def write(note: Note, partial: Path) -> None:
         noted |= {"parts": note.parts, "safe_parts": note.safe_parts, "boot": note.boot}
     temporary = path.with_name(path.name + ".new")
     try:
-        temporary.write_text(json.dumps(noted), "utf-8")
+        with open(create_anew(temporary), "w", encoding="utf-8") as file:
+            json.dump(noted, file)
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

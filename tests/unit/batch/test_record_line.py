@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from owm.batch.record_line import HEADER, mark_line, mark_of, record_line, record_of, sealed_parts, version_of
 from owm.batch.row import Failure, Record
 
-GOOD = Record(7, "a", "a", "plain", "0" * 16, "m:135m", "1" * 16, {"topic": "Zürich"}, {"text": "Hi\n", "seed": None})
+ANSWER: dict[str, Any] = {"text": "Hi\n", "finish_reason": "stop", "usage": {"total_tokens": 3}, "seed": None}
+GOOD = Record(7, "a", "a", "plain", "0" * 16, "m:135m", "1" * 16, {"topic": "Zürich"}, ANSWER)
 FAILED = replace(GOOD, key="#8", id=None, answer=None, failure=Failure("too_long", "the row is too long"))
 
 
@@ -41,11 +42,11 @@ _records = st.builds(
     key=_texts,
     id=st.none() | _texts | st.integers() | st.floats(allow_nan=False),
     form=st.sampled_from(["plain", "chat", "completion"]),
-    digest=_texts,
+    digest=st.text("0123456789abcdef", max_size=16),
     model=_texts,
     run=_texts,
     extra=_members,
-    answer=st.none() | _members,
+    answer=st.none() | st.builds(lambda members, text: {**members, **ANSWER, "text": text}, _members, _texts),
     failure=st.none() | st.builds(Failure, _texts, _texts),
 )
 

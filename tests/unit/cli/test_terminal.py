@@ -1,10 +1,14 @@
 """Text that would steer a terminal is made visible; all other text is left alone."""
 
+import io
+import os
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owm.cli.terminal import one_line, visible
+from owm.cli.terminal import Shown, one_line, speak_utf8, visible
 
 
 @pytest.mark.parametrize(
@@ -19,10 +23,59 @@ from owm.cli.terminal import one_line, visible
         ("\u2066x\u2069", "\\u2066x\\u2069"),
         ("tag\U000e0041", "tag\\U000e0041"),
         ("zero\ufeffwidth", "zero\\ufeffwidth"),
+        ("\x90+q544e\x9c", "\\x90+q544e\\x9c"),
+        ("\x1bP+q544e\x1b\\", "\\x1bP+q544e\\x1b\\"),
+        ("\x9d0;title\x9c", "\\x9d0;title\\x9c"),
+        ("\x1b]8;;http://evil.example\x1b\\", "\\x1b]8;;http://evil.example\\x1b\\"),
+        ("a byte that is no text \udc9b31m", "a byte that is no text \\x9b31m"),
+        ("half a character \ud83d", "half a character \\ud83d"),
     ],
 )
 def test_what_steers_a_terminal_is_made_visible(text: str, shown: str) -> None:
     assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("llama\u200b", "llama\\u200b"),
+        ("lla\u200dma", "lla\\u200dma"),
+        ("\u200cllama", "\\u200cllama"),
+        ("qwen\xad3", "qwen\\xad3"),
+        ("qwen\u3164", "qwen\\u3164"),
+        ("两行\n第二", "两行\\n第二"),
+        ("می\u200cخواهم", "می\u200cخواهم"),  # Persian is written with it
+        ("ខ្ញុំ\u200bចង់", "ខ្ញុំ\u200bចង់"),  # Khmer parts its words by it
+    ],
+)
+def test_what_nobody_sees_in_a_name_is_made_visible(text: str, shown: str) -> None:
+    assert one_line(text) == shown
+
+
+def test_an_escape_that_comes_in_pieces_is_made_visible() -> None:
+    whole = "\x1b]52;c;aGk=\x07\x9b2J\u202e"
+    assert "".join(map(visible, whole)) == visible(whole)
+
+
+def test_a_stream_for_what_writes_of_its_own_accord() -> None:
+    stream = io.StringIO()
+    shown = Shown(stream)
+    shown.write("a\x1b[2J\nb\n")
+    shown.flush()
+    assert stream.getvalue() == "a\\x1b[2J\nb\n"
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_whatever_is_written_to_stdout_writing_it_does_not_fail(locale: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    encoding = "ascii" if locale == "C" else "utf-8"
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    speak_utf8()
+    print(os.fsdecode(b"m\x9b\xff.gguf"), "\ud83d\udcff", "é")
+    sys.stdout.flush()
+    assert raw.getvalue() == b"m\x9b\xff.gguf \\ud83d\xff \xc3\xa9\n"
 
 
 def test_emoji_and_scripts_that_join_characters_keep_their_joiners() -> None:
@@ -30,10 +83,12 @@ def test_emoji_and_scripts_that_join_characters_keep_their_joiners() -> None:
     assert visible(family) == family
 
 
-@given(st.text())
+@given(st.text(st.characters(codec=None)))
 def test_no_control_character_but_newline_and_tab_is_left(text: str) -> None:
     assert not [c for c in visible(text) if (ord(c) < 32 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0]
     assert "\n" not in one_line(text)
+    assert one_line(one_line(text)) == one_line(text)
+    visible(text).encode()
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126)))

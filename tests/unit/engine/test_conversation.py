@@ -29,7 +29,7 @@ EMPTY = "<think>\n\n</think>\n\n"
 MARKS = ("<think>", "</think>")
 
 
-compiled = functools.cache(ChatTemplate)
+compiled = functools.cache(functools.partial(ChatTemplate, is_trusted=True))
 
 
 def compose(
@@ -231,7 +231,7 @@ def test_the_system_prompt_of_harmony_is_the_developers() -> None:
 
 def test_the_last_turn_of_harmony_ends_as_in_a_prompt() -> None:
     turns = [ASK, {"role": "assistant", "content": "Hi"}]
-    assert ChatTemplate(HARMONIC).render(turns, add_generation_prompt=False).endswith("Hi<|return|>")
+    assert compiled(HARMONIC).render(turns, add_generation_prompt=False).endswith("Hi<|return|>")
     made = compose(HARMONIC, turns=turns, is_open=False)
     assert made.text.endswith("final<|message|>Hi<|end|>")
     assert not made.thinks_at_start

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from owm.engine.template import MAX_SOURCE_CHARS, ChatTemplate, TemplateRefusal
-from owm.errors import TemplateError
+from owm.engine import limits
+from owm.engine.bounds import MAX_SOURCE_CHARS
+from owm.engine.template import ChatTemplate
+from owm.errors import TemplateError, TemplateRefusal
 from support.hostile_templates import BOMBS, ESCAPES
+from support.published_escapes import PUBLISHED_ESCAPES
 from support.run import ROOT, run
 from support.tiny_gguf import CHATML
 
@@ -77,7 +80,8 @@ def jinja(source: str, **names: Any) -> str:
 
 
 def render(source: str, messages: list[dict[str, Any]] | None = None, **variables: Any) -> str:
-    return ChatTemplate(source, bos="<s>", eos="</s>").render(messages or CONVERSATIONS["one turn"], **variables)
+    template = ChatTemplate(source, bos="<s>", eos="</s>", is_trusted=True)  # here, where a failure is seen
+    return template.render(messages or CONVERSATIONS["one turn"], **variables)
 
 
 @pytest.mark.parametrize("with_tools", [False, True])
@@ -185,22 +189,26 @@ def test_an_error_is_one_sentence_that_names_the_cause(source: str, message: str
 def test_an_absurdly_long_source_is_refused() -> None:
     assert render("a" * MAX_SOURCE_CHARS) == "a" * MAX_SOURCE_CHARS
     with pytest.raises(TemplateError, match="is 65537 characters long"):
-        ChatTemplate("a" * (MAX_SOURCE_CHARS + 1))
+        ChatTemplate("a" * (MAX_SOURCE_CHARS + 1), is_trusted=True)
 
 
 LEAKS = ("class", "function", "module", "builtin", "<frame", "subprocess", "root", "import")
 
 
-@pytest.mark.parametrize("name", ESCAPES)
-def test_an_escape_is_refused_or_comes_to_nothing(name: str) -> None:
+@pytest.mark.parametrize("name", [*PUBLISHED_ESCAPES, *ESCAPES])
+def test_an_escape_is_refused_or_comes_to_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_STEPS", 1000)
+    source = (PUBLISHED_ESCAPES | ESCAPES)[name]
     messages = [{"role": "user", "content": "Hello"}]
-    try:
-        text = render(ESCAPES[name], messages)
-    except TemplateError as error:
-        check_sentence(str(error))
-    else:
-        assert not any(leak in text.lower() for leak in LEAKS), text
-        assert len(text) < 60
+    # Each expression by itself, so that the first refusal hides none.
+    for part in re.split(r"(?<=}})(?={{)", source) if source.startswith("{{") else [source]:
+        try:
+            text = render(part, messages)
+        except TemplateError as error:
+            check_sentence(str(error))
+        else:
+            assert not any(leak in text.lower() for leak in LEAKS), text
+            assert len(text) < 60
     assert messages == [{"role": "user", "content": "Hello"}]
 
 

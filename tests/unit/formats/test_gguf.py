@@ -122,8 +122,10 @@ def test_every_kind_of_value_is_read(file: Path) -> None:
         assert header.metadata[f"none.{kind}"] == ()
 
 
-def test_any_byte_but_zero_is_true(file: Path) -> None:
-    assert header_of(file, pack([key("a", BOOL, b"\x02"), key("b", BOOL, b"\0")])).metadata == {"a": True, "b": False}
+def test_a_flag_is_zero_or_one(file: Path) -> None:
+    assert header_of(file, pack([key("a", BOOL, b"\1"), key("b", BOOL, b"\0")])).metadata == {"a": True, "b": False}
+    with pytest.raises(MalformedFile, match="'a' is 2, a flag is 0 or 1"):
+        header_of(file, pack([key("a", BOOL, b"\2")]))
 
 
 def test_a_file_of_version_2_is_read(file: Path) -> None:

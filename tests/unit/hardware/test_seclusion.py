@@ -62,7 +62,7 @@ def test_a_ring_of_calls_is_no_way_around() -> None:
 def test_means_that_do_not_hold_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seclusion, "_set_filter", lambda: None)
     assert seclusion._holds("filter")  # in the child it is the real one
-    monkeypatch.setattr(seclusion, "_command", lambda program, means: list(program))
+    monkeypatch.setattr(seclusion, "command", lambda program, means: list(program))
     assert not seclusion._holds("filter")
     assert seclusion.available() == ()
 

@@ -136,7 +136,7 @@ def test_parts_are_one_model(tmp_path: Path) -> None:
         ((part(0, 2, 2, "a"), part(1, 2, 3, "b")), "00002.gguf .*of another model than m-00001"),
         ((part(0, 2, 3, "a"), part(1, 2, 3, "b")), "all parts together have 2 tensors"),
         ((part(0, 2, 2, "a", ARCHITECTURE), part(1, 2, 2, "b", key("general.architecture", STRING, "gpt2"))), "not th"),
-        ((part(0, 2, 2, "a"), pack([key("split.no", STRING, "x"), key("split.count", U16, 2)])), "does not say which"),
+        ((part(0, 2, 2, "a"), pack([key("split.no", STRING, "x"), key("split.count", U16, 2)])), "16-bit number"),
     ],
 )
 def test_parts_that_do_not_belong_together(tmp_path: Path, parts: tuple[bytes, ...], cause: str) -> None:
