@@ -31,6 +31,7 @@ from pathlib import Path
 
 MAX_CHARS = 2000  # of a message
 
+
 class OwmError(Exception):
     """Base of the tree: a message of one sentence, and a hint for the person who reads it."""
 

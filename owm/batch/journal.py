@@ -26,7 +26,7 @@ SYNC_RECORDS = 32
 SYNC_SECONDS = 1.0
 SYNC_PAUSE_SECONDS = 0.05  # rows that need no model come faster than a disk can be told to keep them
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 _BLOCK_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 256  # of any version
 _SEARCHED_BYTES = 64 << 20  # of a file whose first line is no journal's

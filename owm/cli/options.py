@@ -98,7 +98,7 @@ TrustOpt = Annotated[
     bool,
     typer.Option(
         "--trust",
-        help="Load models without trying them in a process of their own first.",
+        help="Trust the model: neither its file nor its template gets a process of its own first.",
         callback=_go_trusting,
     ),
 ]

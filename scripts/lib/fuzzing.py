@@ -125,6 +125,16 @@ class Run:
         target.seeds  # noqa: B018  made once, before the processes part
         shares = [count // self.n_workers + (i < count % self.n_workers) for i in range(self.n_workers)]
         jobs = [self._start(target, number, share, seconds) for number, share in enumerate(shares) if share]
+        try:
+            self._watch(target, jobs, tally, count, until)
+        finally:
+            for job in jobs:
+                job.process.kill()
+                job.process.join()
+                job.close()
+
+    def _watch(self, target: Target, jobs: "list[_Job]", tally: Tally, count: int, until: float) -> None:
+        """Take what processes say, until all are done; `jobs` are those that are not."""
         n_restarts, said_at = 0, time.monotonic()
         while jobs:
             if time.monotonic() - said_at > SAID_SECONDS:

@@ -209,10 +209,9 @@ def mutate_json_file(dice: random.Random, raw: bytes, others: Sequence[bytes] = 
     if dice.random() < 0.1:
         return mutate_bytes(dice, raw, others)
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
+        return encode(dump_json(dice, mutate_json(dice, json.loads(raw))))
+    except (ValueError, RecursionError):  # no JSON, or numbers or nesting that Python does not write
         return mutate_bytes(dice, raw, others)
-    return encode(dump_json(dice, mutate_json(dice, value)))
 
 
 def mutate_lines(dice: random.Random, raw: bytes, others: Sequence[bytes] = ()) -> bytes:
@@ -243,9 +242,9 @@ def _resealed(dice: random.Random, line: bytes) -> bytes:
     try:
         members = json.loads(line)
         members.pop("crc32", None)
+        members = mutate_json(dice, members)
     except (ValueError, AttributeError, RecursionError):
         return mutate_bytes(dice, line)
-    members = mutate_json(dice, members)
     if not isinstance(members, dict) or not members:
         members = {"x": members}
     try:

@@ -117,7 +117,7 @@ def test_a_manifest_with_what_no_file_has(tmp_path: Path, place: tuple[Any, ...]
         holder = holder[part]
     holder[place[-1]] = value
     assert manifest.parse(manifest.dump(sound), tmp_path / "manifest.json") == sound
-    with pytest.raises(Damaged, match="cannot be|surrogates not allowed"):
+    with pytest.raises(Damaged, match=r"cannot be|surrogates not allowed"):
         manifest.parse(json.dumps(raw), tmp_path / "manifest.json")
 
 

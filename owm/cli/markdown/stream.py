@@ -20,7 +20,6 @@ from owm.cli.terminal import visible
 MAX_FRAMES = 30  # a second
 REST = 20  # times the cost of a frame before the next one: drawing takes less than 5 % of a core
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
 # An unfinished line that may become a marker of any kind, and is worth waiting for.
 _MARKER = re.compile(r"[\s>]{0,40}(?:[-+*_=~`#|: ]{1,80}|\d{1,9}[.)]?)\s{0,9}")
 
@@ -96,7 +95,7 @@ class MarkdownStream:
         width = max(self._width(), 1)
         # On copies, so that an interrupt leaves everything as it was before this frame.
         reader, lines = self._reader.fork(), self._lines.fork()
-        final = [text for line in whole for text in lines.render(reader.read(_safe(line)), width)]
+        final = [text for line in whole for text in lines.render(reader.read(visible(line)), width)]
         if is_last:
             final += lines.render(reader.finish(), width)
         live = [] if is_last or self._look.is_plain else self._preview(reader, lines, unfinished, width)
@@ -118,7 +117,7 @@ def markdown_lines(text: str, *, width: int, look: Look | None = None) -> list[s
     look = look or look_of_terminal()
     reader, lines = BlockReader(), MarkdownLines(look)
     whole = text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
-    given = [block for line in whole for block in reader.read(_safe(line))]
+    given = [block for line in whole for block in reader.read(visible(line))]
     return [look.paint(line) for line in lines.render([*given, *reader.finish()], width)]
 
 
@@ -126,7 +125,3 @@ def warm_up() -> None:
     """Load what drawing needs, while there is time for it: it costs as much as many frames."""
     sample = "\n\n".join(f"*a*\n\n```{language}\n1\n```" for language in ("python", "bash", "json"))
     markdown_lines(sample, width=80, look=Look())
-
-
-def _safe(line: str) -> str:
-    return _SURROGATES.sub("\ufffd", visible(line))

@@ -29,6 +29,7 @@ EXPECTED = {
     "MalformedFile": 7,
     "ChecksumMismatch": 7,
     "TemplateError": 7,
+    "TemplateRefusal": 7,
     "StoreError": 1,
     "EngineError": 1,
     "OwmError": 1,

@@ -467,11 +467,18 @@ def test_the_hint_for_a_damaged_file_of_the_hub_cache_works_without_a_terminal(s
 
 
 def test_the_hint_for_a_damaged_stored_file_is_what_works(store: Store) -> None:
-    put_model(store, "o/r", "Q8_0", content=b"GGUF but no more")
+    (put_model(store, "o/r", "Q8_0") / "model-Q8_0.gguf").write_bytes(b"GGUF but no more")
     for command in ("show", "verify"):
         result = run(["-m", "owm", command, "o/r"])
         assert result.exit_code == 7, result.stderr
         assert "hint: `owm rm o/r:Q8_0`, then `owm pull o/r:Q8_0`" in result.stderr
+
+
+def test_what_was_published_so_is_not_to_be_fetched_again(store: Store) -> None:
+    put_model(store, "o/r", "Q8_0", content=b"GGUF but no more")
+    result = run(["-m", "owm", "verify", "o/r"])
+    assert result.exit_code == 7
+    assert "fetching them again mends nothing" in result.stderr
 
 
 # -- aliases -----------------------------------------------------------------------------------------------------------
