@@ -219,9 +219,7 @@ def _compare(file: Examined, result: str | OSError, inspect: Callable[[Path], ob
         try:
             inspect(file.path)
         except OwmError as problem:
-            problem.hint = (
-                "these are the bytes that were recorded, fetching them again mends nothing: take another model"
-            )
+            problem.hint = "the bytes are those that were recorded, fetching them again mends nothing: take another one"
             return problem
     return None
 

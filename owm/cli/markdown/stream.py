@@ -107,7 +107,7 @@ class MarkdownStream:
     def _preview(self, reader: BlockReader, lines: MarkdownLines, unfinished: str, width: int) -> list[Text]:
         """Return how the open end would look if the text ended here."""
         reader, lines = reader.fork(), lines.fork(limit=width * max(self._height(), 2))
-        bare = _safe(unfinished.removesuffix("\r"))
+        bare = visible(unfinished.removesuffix("\r"))
         blocks = reader.read(bare) if bare.strip() and not _MARKER.fullmatch(bare) else []
         return lines.render([*blocks, *reader.finish()], width)
 
