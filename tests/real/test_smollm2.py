@@ -78,9 +78,8 @@ def test_every_command_works_on_it_without_a_network(stored: Path) -> None:
     assert shown["has_chat_template"]
     assert run(["-m", "owm", "path", "smollm2"]).strip() == str(stored)
     assert run(["-m", "owm", "path", "smo"]).strip() == str(stored)
-    assert run(["-m", "owm", "verify", "--json"]).json == [
-        {"name": "smollm2:135m:Q4_1", "status": "whole", "problem": None, "hint": None}
-    ]
+    (verified,) = run(["-m", "owm", "verify", "--json"]).json
+    assert (verified["name"], verified["status"], verified["kind"]) == ("smollm2:135m:Q4_1", "whole", "published")
     assert "<|im_start|>" in run(["-m", "owm", "show", "smollm2", "--template"])
     answer = run(["-m", "owm", "run", "smollm2", "Why is the sky blue?", "--temp", "0", "-n", "12"])
     assert answer.startswith("The sky is blue because")

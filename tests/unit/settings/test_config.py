@@ -207,7 +207,7 @@ def test_a_link_stays_a_link_and_permissions_stay(path: Path) -> None:
     change(path, None, {"temp": 0.5})
     assert path.is_symlink()
     assert real.read_text() == "temp = 0.5\n"
-    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
 
 
 def test_a_new_file_is_its_owners_alone(path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_new_file_is_its_owners_alone(path: Path) -> None:
         change(path, None, {"temp": 0.5})
     finally:
         os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_changes_at_once_all_hold(path: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_environment_of_the_process_is_meant_where_none_is_given(monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("TOP_K", "4.5"), ("TOP_K", "many"), ("TOP_K", " "), ("TOP_K", "1" * 1500), ("TEMP", "0,8")]
+    ("name", "text"), [("TOP_K", "4.5"), ("TOP_K", "many"), ("TOP_K", " "), ("TOP_K", "x" * 1500), ("TEMP", "0,8")]
 )
 def test_what_is_no_number_names_the_variable(name: str, text: str) -> None:
     with pytest.raises(UsageError) as caught:
