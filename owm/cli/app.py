@@ -125,8 +125,11 @@ def build(argv: Sequence[str]) -> typer.Typer:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command line; return its exit code."""
-    with kept_interruptions():
-        return _main(argv)
+    try:
+        with kept_interruptions():
+            return _main(argv)
+    except KeyboardInterrupt:  # a second one, while the first was being said
+        return ExitCode.INTERRUPTED
 
 
 def _main(argv: Sequence[str]) -> int:

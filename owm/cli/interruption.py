@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,14 +17,16 @@ def kept_interruptions() -> Iterator[None]:
         if not isinstance(unraisable.exc_value, KeyboardInterrupt):
             hook(unraisable)
             return
-        import threading
-
         again = threading.Timer(AGAIN_SECONDS, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         again.daemon = True
         again.start()
+        under_way.append(again)
 
+    under_way: list[threading.Timer] = []
     hook, sys.unraisablehook = sys.unraisablehook, rescue
     try:
         yield
     finally:
         sys.unraisablehook = hook
+        for again in under_way:  # the command has ended: nothing is left to interrupt but the end itself
+            again.cancel()

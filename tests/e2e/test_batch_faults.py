@@ -18,6 +18,8 @@ from support.batches import FEW, batch, prompts, read_rows, write_rows
 from support.run import Output, environment, finish, run, start
 from support.tiny_gguf import write_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 KEPT = ("-t", "1", "--deterministic", "--temp", "0", "--ignore-eos", "-n", "60")
 PATIENCE = 30.0
 Capture = pytest.CaptureFixture[str]

@@ -241,6 +241,7 @@ def test_a_context_that_has_no_room_in_memory_costs_no_other_result(
     assert re.search(r"error: pp900000000 needs [\d.]+ [GT]iB of memory for its context, ", found.stderr)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_measurement_at_once(path: Path, tmp_path: Path) -> None:
     import signal
     import time
@@ -434,6 +435,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_busy_loop_in_the_measured_process_is_found(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,8 @@ from support.chat_terminal import (
 from support.scripted_gguf import write_scripted_gguf
 from support.stored import put_model
 
+pytestmark = pytest.mark.slow
+
 # Few tokens between a question and its answer, so that a script can depend on how the question ends.
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}"

@@ -355,6 +355,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_checkpoint(tmp_path_factory.mktemp("large") / "large", config=config)
 
 
+@pytest.mark.slow
 def test_a_killed_conversion_goes_on_and_comes_to_the_same_bytes(large: Path, tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole.gguf", tmp_path / "resumed.gguf"
     assert convert(large, "-o", whole, "--type", "f32").exit_code == 0
@@ -375,6 +376,7 @@ def test_a_killed_conversion_goes_on_and_comes_to_the_same_bytes(large: Path, tm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed.gguf", "whole.gguf"]
 
 
+@pytest.mark.slow
 def test_a_changed_checkpoint_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
     """The journal of a conversion that was killed counts only for the very same files."""
     folder = write_tiny_checkpoint(tmp_path / "tiny")

@@ -12,6 +12,8 @@ from support.hub_server import HubServer, Repo
 from support.run import Output, run
 from support.tiny_checkpoint import files_of, write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 UNKNOWN = {"architectures": ["PerceiverForCausalLM"]}
 SCRIPT = """
 import argparse, sys

@@ -132,6 +132,7 @@ def test_a_hub_that_does_not_answer_is_said_to_be_out_of_reach(
     assert found["reason"].startswith("127.0.0.1:9 cannot be reached")
 
 
+@pytest.mark.slow
 def test_a_real_answer_without_a_way_to_the_network_is_shown(tmp_path: Path) -> None:
     model = write_tiny_gguf(tmp_path / "tiny.gguf")
     done = run(["-m", "owm", "doctor", "--privacy", str(model)])
@@ -141,6 +142,7 @@ def test_a_real_answer_without_a_way_to_the_network_is_shown(tmp_path: Path) -> 
     assert done.splitlines()[-1] == "a program that does connect was stopped in the same way just before"
 
 
+@pytest.mark.slow
 def test_what_was_shown_is_told_to_programs(tmp_path: Path, capsys: Capture) -> None:
     model = write_tiny_gguf(tmp_path / "tiny.gguf", n_blocks=1)
     shown = run_here(capsys, "doctor", "--privacy", str(model), "--json").json

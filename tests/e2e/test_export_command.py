@@ -196,6 +196,7 @@ def test_a_full_disk_is_said_and_the_copy_goes_on_later(store: Store, tmp_path: 
     assert (tmp_path / "model-Q8_0.gguf").read_bytes() == tiny_gguf(n_blocks=8)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_there_is_a_whole_file_or_none(store: Store, tmp_path: Path) -> None:
     content = tiny_gguf() + b"\0" * 60_000_000
     put_model(store, "me/large", "Q8_0", content=content)

@@ -10,6 +10,8 @@ from support.run import run_here
 from support.stored import put_model
 from support.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 EXPORT = "from owm.cli.app import main; main(['export', 'me/tiny', {0}, '--with-manifest'])"
 HARD = EXPORT.replace("'--with-manifest'", "'--with-manifest', '--link', 'hard'")

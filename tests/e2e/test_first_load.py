@@ -18,6 +18,8 @@ from support.run import Output, finish, run, run_here, start
 from support.stored import put_model
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 Owm = Callable[..., Output]
 CAUSE = "GGML_ASSERT(n_embd_head == n_rot) failed"
 # A command that takes anything for a model, so that llama.cpp waits in the trial for what never comes.

@@ -31,6 +31,8 @@ from support.scripted_gguf import write_scripted_gguf
 from support.stored import put_model
 from support.tiny_gguf import write_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def known_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -590,6 +590,7 @@ def test_notes_of_other_tools_that_are_damaged_stop_nothing(home: Path, owm) -> 
 # -- kill -9 -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_import_is_finished_by_the_same_command(home: Path, store: Store) -> None:
     """Killed at random moments while it copies: nothing wrong is ever a model, and the last one is whole."""
     moments = random.Random(9)

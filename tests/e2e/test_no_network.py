@@ -18,6 +18,8 @@ from support.run import run
 from support.stepping import run_steps
 from support.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 NEEDED = {"run", "chat", "batch", "bench", "quantize", "convert", "embed", "imatrix", "quality", "tune", "list", "show",
           "verify", "fit"}  # fmt: skip
 DEAD = "http://127.0.0.1:9"

@@ -15,6 +15,8 @@ from support.run import environment, run
 from support.stored import put_model
 from support.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 FEW = ("--max-tokens", "3", "--temp", "0")
 NETWORKED = (
     "run", "chat", "batch", "embed", "pull", "convert", "quantize", "imatrix", "quality", "bench", "show", "verify",

@@ -208,6 +208,7 @@ def test_prune_of_a_kind_or_an_age(owm: Owm, store: Store) -> None:
     assert owm("prune", "--older", "soon").exit_code == 2
 
 
+@pytest.mark.slow
 def test_prune_leaves_a_running_pull_alone_and_takes_what_a_killed_one_left(
     owm: Owm, hub: HubServer, store: Store
 ) -> None:

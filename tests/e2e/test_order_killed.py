@@ -11,6 +11,8 @@ from support.hub_server import HubServer, Repo
 from support.run import run_here
 from support.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 RM = "from owm.cli.app import main; main(['rm', 'me/tiny:Q8_0', '--yes'])"
 Capture = pytest.CaptureFixture[str]
 

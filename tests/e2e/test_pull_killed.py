@@ -10,6 +10,8 @@ from support.hub_server import HubServer, Repo
 from support.run import run_here
 from support.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 ADVICE = b'{"top_k": 7}'
 PULL = "from owm.cli.app import main; main(['pull', 'me/tiny:Q8_0'])"
 Capture = pytest.CaptureFixture[str]

@@ -418,6 +418,7 @@ def _send_in_the_middle(args: list[str], folder: Path, number: signal.Signals, s
     return finish(process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_the_same_command_goes_on_after_it_was_interrupted(
     large: Path, whole: dict[str, bytes], tmp_path: Path, number: signal.Signals

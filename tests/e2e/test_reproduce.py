@@ -26,6 +26,8 @@ from support.run import Output, finish, run_here, start
 from support.tiny_checkpoint import files_of, write_tiny_checkpoint
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"name", "is_identical", "difference", "sha256", "size_bytes", "versions", "notes"}
 DIFFERENCE_KEYS = {"kind", "name", "number", "offset", "recorded", "built", "sentence"}
 Owm = Callable[..., Output]

@@ -372,6 +372,7 @@ def test_a_model_that_thinks_reads_parts_and_answers(tmp_path: Path, capsys: pyt
     assert "parts" in done.stderr
 
 
+@pytest.mark.slow
 def test_32_runs_at_once_log_every_answer(tmp_path: Path) -> None:
     model = write_scripted_gguf(tmp_path / "m.gguf", "Blue.")
     script = (

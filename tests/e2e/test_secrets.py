@@ -33,6 +33,8 @@ from support.registry_server import Blob, RegistryServer, json_blob, manifest_of
 from support.run import ROOT, Output, environment, run_here
 from support.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 CANARY = "cAnArY0fAsEcReT7"
 TOKEN = f"hf_{CANARY}"
 SECRET_HEADERS = {"Authorization": f"Bearer {TOKEN}", "Cookie": f"m_session_id={TOKEN}"}

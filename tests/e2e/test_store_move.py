@@ -21,6 +21,8 @@ from support.stored import put_model
 from support.terminal import Terminal
 from support.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 N_KILLS = int(os.environ.get("OWM_TEST_KILLS", "2"))
 STEP = 1 if "OWM_TEST_KILLS" in os.environ else 9  # every change to the disk, or every so many
 PLACE_KEYS = {"name", "path", "place", "set_by", "is_there", "size_bytes", "free_bytes", "unfinished_move"}

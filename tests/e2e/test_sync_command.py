@@ -19,6 +19,8 @@ from support.tiny_checkpoint import write_tiny_checkpoint
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
 from support.wheels import write_wheel
 
+pytestmark = pytest.mark.slow
+
 LOCK_KEYS = {"name", "state", "source", "quant", "locked_commit", "commit", "size_bytes", "files", "problem"}
 SYNC_KEYS = {"name", "state", "source", "quant", "commit", "size_bytes", "bytes_to_fetch", "problem", "hint"}
 NEW_COMMIT = "b2c3d4e5" * 5

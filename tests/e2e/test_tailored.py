@@ -12,6 +12,8 @@ from owm.formats.gguf import read_header
 from support.run import Output, run_here
 from support.tiny_checkpoint import write_tiny_checkpoint
 
+pytestmark = pytest.mark.slow
+
 Owm = Callable[..., Output]
 TEXT = "".join(f"{number} the tin man and a cat sat there\n" for number in range(600))
 

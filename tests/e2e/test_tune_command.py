@@ -19,6 +19,8 @@ from owm.store.model import StoredModel, at_path
 from support.run import run_here
 from support.tiny_gguf import write_tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 
 

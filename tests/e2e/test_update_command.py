@@ -196,6 +196,7 @@ def test_a_web_address_is_known_by_its_etag(hub: HubServer, capsys: Capture, sto
     assert "up to date" in run_here(capsys, "update", url).stderr
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_ends_it(
     repo: Repo, store: Store, hub: HubServer, capsys: Capture
 ) -> None:

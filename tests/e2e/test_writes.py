@@ -21,6 +21,8 @@ from support.every_command import TOKEN, Step, places, prepare, publish, steps
 from support.hub_server import HubServer
 from support.stepping import run_steps
 
+pytestmark = pytest.mark.slow
+
 PRIVATE = {  # below the folder of owm, or of the Hub's library, or where outputs are named
     "logs", "logs/on", "logs/log.db", "sessions", "sessions/*.jsonl", "cache/snapshots", "cache/snapshots/*",
     "prompts", "prompts/*.txt", "config.toml", "chat-history",

@@ -8,6 +8,8 @@ import pytest
 from support.chat_terminal import ChatTerminal
 from support.scripted_gguf import write_scripted_gguf
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>{% endif %}"

@@ -19,6 +19,8 @@ from support.hub_server import HubServer, Repo
 from support.modelscope_server import ModelScopeServer
 from support.registry_server import Blob, RegistryServer, manifest_of
 
+pytestmark = pytest.mark.slow
+
 BODY = model_bytes(20_000)
 NAMES = [
     "../{}", "../../../../../../{}", "a/../../{}", "/tmp/{}", "//host/share/{}", "C:/{}", "c:{}", "..\\..\\{}",
@@ -43,7 +45,8 @@ def outside(store: Store, tmp_path: Path) -> Iterator[Callable[[], list[Path]]]:
 
     def look() -> list[Path]:
         places = (store.home, store.hub.parent)
-        return sorted(path for path in tmp_path.parent.rglob("*") if not any(map(path.is_relative_to, places)))
+        near = [*tmp_path.parent.iterdir(), *tmp_path.rglob("*")]
+        return sorted(path for path in near if not any(map(path.is_relative_to, places)))
 
     before = look()
     yield look

@@ -16,6 +16,8 @@ from owm.store.sources.pypi import PypiSource
 from support.facts import inspect
 from support.tiny_gguf import tiny_gguf
 
+pytestmark = pytest.mark.slow
+
 GGUF = tiny_gguf()
 NAME = "tiny/tiny-Q8_0.gguf"
 Write = Callable[[zipfile.ZipFile], None]

@@ -256,6 +256,7 @@ def test_thousands_of_rows_that_cannot_run_are_quick_and_need_no_context(
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_rows_that_are_done(model: Model) -> None:
     def n_alive() -> int:
         gc.collect()

@@ -54,6 +54,7 @@ def damages(content: bytes) -> Iterator[tuple[bytes, int]]:
         yield bytes(flipped), min(places)
 
 
+@pytest.mark.slow
 def test_all_that_stands_before_the_damage_is_there_and_what_is_lost_is_said(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from owm.cli.look import Look
 from owm.cli.markdown.stream import MarkdownStream, markdown_lines
 from support.window import Window
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 5.0  # generous: a quadratic step takes minutes
 PLAIN = Look(has_color=False, is_plain=True)
 OWN_ESCAPES = re.compile(r"\x1b\[(?:\d+(?:;\d+)*m|\d*[AJ]|\?(?:7|25|2026)[hl])")

@@ -231,6 +231,7 @@ def explosions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, 
     return dict(zip(BOMBS, run(["-m", "support.render_all", file], timeout=300).json, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_stopped_in_time(name: str, explosions: dict[str, dict[str, Any]]) -> None:
     result = explosions[name]

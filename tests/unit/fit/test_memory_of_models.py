@@ -25,6 +25,8 @@ from support.tiny_moe import write_tiny_moe
 from support.tiny_recurrent import write_tiny_hybrid, write_tiny_mamba
 from support.tiny_sliding import write_tiny_falcon_h1, write_tiny_gemma3
 
+pytestmark = pytest.mark.slow
+
 _BUFFER = re.compile(r"^\w+: +\S+ +(?:model|KV|RS|output|compute) buffer size = +([\d.]+) MiB", re.MULTILINE)
 _COPY = re.compile(r"^\w+: +CPU_REPACK model buffer size = +([\d.]+) MiB", re.MULTILINE)
 MIB = 1 << 20

@@ -93,6 +93,7 @@ def test_a_tiny_model_is_read_as_by_the_reference(file: Path, metadata: dict[str
     assert_same_as_the_reference(write_tiny_gguf(file, metadata=metadata))
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_real_model_is_read_as_by_the_reference(smollm2_path: Path) -> None:
     assert_same_as_the_reference(smollm2_path)

@@ -22,6 +22,8 @@ from support.line_server import Line, LineServer
 from support.proxy_server import ProxyServer
 from support.run import run
 
+pytestmark = pytest.mark.slow
+
 BODY = model_bytes(1_500_000, seed=5)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 PULL = ["-m", "support.pull_model"]

@@ -21,6 +21,8 @@ from support.facts import model_bytes
 from support.line_server import Asked, Line, LineServer, random_cuts
 from support.run import finish, start
 
+pytestmark = pytest.mark.slow
+
 BODY = model_bytes(6_000_000, seed=3)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 DIGEST = Digest("sha256", SHA256)

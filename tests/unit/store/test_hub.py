@@ -427,6 +427,7 @@ def test_a_refused_connection_goes_on_with_the_next_source() -> None:
     check_given_up({"HF_ENDPOINT": refused_endpoint()}, "cannot be reached")
 
 
+@pytest.mark.slow
 def test_dropped_packets_go_on_with_the_next_source_in_time() -> None:
     with silent_listener(accepts=False) as address:
         check_given_up({"HF_ENDPOINT": address}, "did not answer within 4 s")

@@ -16,6 +16,8 @@ from support.facts import inspect, model_bytes
 from support.hub_server import HubServer, Repo
 from support.victim import Victim
 
+pytestmark = pytest.mark.slow
+
 BODY = model_bytes(40_000, seed=3)
 
 

@@ -306,6 +306,7 @@ def test_the_query_of_an_address_is_sent_and_never_kept(
         pull.plan(parse(shown), store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_an_error_does_not_repeat_the_query(hub: HubServer, store: Store, status: int) -> None:
     hub.fail("/plain/", method=None, times=None, status=status)
@@ -321,6 +322,7 @@ def test_a_server_that_knows_no_head_is_asked_by_the_download(
     assert fetch(store, name_at("url")).path.read_bytes() == BODY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "kind"),
     [(404, ModelNotFound), (410, ModelNotFound), (401, AccessDenied), (403, AccessDenied), (500, TransferFailed)],

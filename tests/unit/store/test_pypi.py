@@ -29,6 +29,8 @@ from support.run import finish, run, start
 from support.tiny_gguf import tiny_gguf
 from support.wheels import write_wheel
 
+pytestmark = pytest.mark.slow
+
 GGUF = tiny_gguf()
 BODY = model_bytes(2_000_000, seed=6)
 PULL = ["-m", "support.pull_model"]
