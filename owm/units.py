@@ -1,7 +1,9 @@
 """Numbers as people read and write them: sizes in GiB, parameters in B, durations, rates."""
 
+import math
 import re
 from fractions import Fraction
+from typing import TypeGuard
 
 _BINARY = ("KiB", "MiB", "GiB", "TiB")
 _FACTORS = {
@@ -10,6 +12,16 @@ _FACTORS = {
     **{p + s: 1000 ** (i + 1) for i, p in enumerate("kmgt") for s in ("b",)},
     **{p + s: 1024 ** (i + 1) for i, p in enumerate("kmgt") for s in ("", "ib")},
 }
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Say whether a value from a file is a number, finite and no larger than a double holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of over 308 digits
+        return False
 
 
 def format_bytes(n_bytes: int) -> str:

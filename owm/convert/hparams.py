@@ -14,6 +14,7 @@ from typing import Any
 from owm.errors import Damaged, Unsupported
 from owm.formats.gguf import MAX_LAYERS
 from owm.formats.gguf_writer import Value
+from owm.units import is_number
 
 MAX_HEADS, MAX_HEAD_DIM = 1 << 14, 1 << 14
 _NESTED = ("text_config", "llm_config", "lm_config", "language_config")
@@ -68,7 +69,7 @@ class Config:
     def number(self, *names: str, default: float | None = None) -> float:
         """Return a number as a float; raises as `integer` does."""
         value = self.get(*names, default=default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_number(value):
             raise self._wrong(names, value, "a number")
         return float(value)
 
@@ -291,7 +292,7 @@ def usual_yarn(config: Config) -> Mapping[str, Value | None]:
     wanted: dict[str, float] = {"beta_fast": 32, "beta_slow": 1, "truncate": True, "attention_factor": usual}
     for name, value in wanted.items():
         given = parameters.get(name) or value if name.startswith("beta") else parameters.get(name, value)
-        if not isinstance(given, int | float) or not math.isclose(given, value, rel_tol=1e-5):
+        if not (isinstance(given, bool) or is_number(given)) or not math.isclose(given, value, rel_tol=1e-5):
             raise Unsupported(
                 f"a yarn rope with {name} {ascii(given)[:40]} is not supported for this architecture",
                 hint=f"llama.cpp computes it with: {value:.6g}",
@@ -303,7 +304,7 @@ def usual_yarn(config: Config) -> Mapping[str, Value | None]:
 
 def _number(parameters: Mapping[str, Any], name: str) -> float:
     value = parameters.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise Damaged(f"config.json: {name} of the rope parameters should be a number: {ascii(value)[:40]}")
     return float(value)
 

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from owm.errors import Unsupported, UsageError
+from owm.units import is_number
 
 LIMIT = 2**53 - 1
 _MAX_COUNT = 1_000_000
@@ -60,12 +61,8 @@ _IDLE_WITHOUT = {"then": ("if",), "else": ("if",), "if": ("then", "else")} | dic
 )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_count(value: Any) -> bool:
-    return _is_number(value) and value >= 0 and value == int(value)
+    return is_number(value) and value >= 0 and value == int(value)
 
 
 def _is_list(value: Any) -> bool:
@@ -88,12 +85,12 @@ _MAP = (lambda value: isinstance(value, dict), "an object")
 _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "type": (_is_type, f"one of {', '.join(sorted(_TYPES))}, or a list of them"),
     "enum": (_is_list, "a list of values"),
-    "multipleOf": (lambda value: _is_number(value) and value > 0, "a number above 0"),
+    "multipleOf": (lambda value: is_number(value) and value > 0, "a number above 0"),
     "required": (_is_texts, "a list of names"),
-    **dict.fromkeys(("minimum", "maximum"), (_is_number, "a number")),
+    **dict.fromkeys(("minimum", "maximum"), (is_number, "a number")),
     **dict.fromkeys(
         ("exclusiveMinimum", "exclusiveMaximum"),
-        (lambda value: _is_number(value) or isinstance(value, bool), "a number"),
+        (lambda value: is_number(value) or isinstance(value, bool), "a number"),
     ),
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _COUNT),
     **dict.fromkeys(("pattern", "format", "$ref"), _TEXT),

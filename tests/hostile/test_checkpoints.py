@@ -13,7 +13,7 @@ from owm.convert.conversion import plan_folder
 from owm.errors import Damaged, OwmError
 from support.tiny_checkpoint import LLAMA3_ROPE, bf16, write_tiny_checkpoint
 
-ODD: tuple[Any, ...] = (None, 0, -1, 10**40, 1e308, "\x1b]0;t\x07", [None], {"rope_type": [], "a": {}})
+ODD: tuple[Any, ...] = (None, 0, -1, 10**40, 10**400, 1e308, "\x1b]0;t\x07", [None], {"rope_type": [], "a": {}})
 ADDED = (
     "head_dim", "rope_scaling", "rope_parameters", "quantization_config", "text_config", "num_local_experts",
     "layer_types", "sliding_window", "partial_rotary_factor", "dtype", "attention_bias", "n_group",

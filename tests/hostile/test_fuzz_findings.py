@@ -12,7 +12,8 @@ from owm.batch import record_line
 from owm.batch.journal import Journal
 from owm.batch.ledger import Ledger
 from owm.engine import context
-from owm.errors import MAX_CHARS, Damaged, MalformedFile, OwmError, SourceUnreachable
+from owm.engine.constrain import Constraint
+from owm.errors import MAX_CHARS, Damaged, MalformedFile, OwmError, SourceUnreachable, UsageError
 from owm.fit import work
 from owm.formats.gguf import Header, read_header
 from owm.formats.sealed_lines import seal
@@ -215,3 +216,9 @@ def test_a_listing_of_the_hub_that_says_what_cannot_be(hub: HubServer, tmp_path:
 def test_an_answer_of_the_hub_that_nests_without_end() -> None:
     with pytest.raises(SourceUnreachable, match="does not answer like a Hub"), translated(refs.parse("o/r")):
         json.loads("[" * 100_000)
+
+
+@pytest.mark.parametrize("keyword", ["minimum", "multipleOf", "maxLength"])
+def test_a_bound_of_a_schema_that_no_double_holds(keyword: str) -> None:
+    with pytest.raises(UsageError, match=f"`{keyword}` must be a"):
+        Constraint.json_schema({"type": "integer", keyword: 10**400})

@@ -13,6 +13,7 @@ from owm.convert.vocabulary import Vocab
 from owm.errors import Damaged, Unsupported
 from owm.formats.gguf_writer import Value
 from owm.pipeline.rows import CARRIERS, MappedRows, MemoryRows, Rows
+from owm.units import is_number
 
 # "gelu" is the tanh form too in Gemma 1's configs: so their class reads it.
 _GELU_TANH = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", None)
@@ -48,7 +49,7 @@ def two_ropes(config: Config) -> Mapping[str, Value | None]:
     base = local.get("rope_theta")
     if base is None:
         base = config.number("rope_local_base_freq", default=_LOCAL_ROPE_BASE)
-    if isinstance(base, bool) or not isinstance(base, int | float) or not math.isfinite(base):
+    if not is_number(base):
         raise Damaged(f"config.json: rope_theta of sliding layers should be a number: {ascii(base)[:40]}")
     return {"rope.freq_base_swa": float(base)}
 

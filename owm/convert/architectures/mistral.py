@@ -3,7 +3,6 @@
 ref: llama.cpp conversion/llama.py, conversion/mistral3.py, src/models/mistral3.cpp
 """
 
-import math
 from collections.abc import Mapping
 
 from owm.convert.architectures.base import Architecture, ignored_window
@@ -13,6 +12,7 @@ from owm.convert.rules import stack
 from owm.convert.vocabulary import Vocab
 from owm.errors import Damaged, Unsupported
 from owm.formats.gguf_writer import Value
+from owm.units import is_number
 
 _WINDOW = "a sliding window is not applied: llama.cpp attends to the whole text"
 _EXPERTS = r"model\.layers\.(\d+)\.block_sparse_moe\.experts\.(?P<expert>\d+)\.{}\.weight"
@@ -25,7 +25,7 @@ def _mistral_window(config: Config) -> str | None:
 
 def _number(config: Config, name: str, default: float) -> float:
     value = config.rope().get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise Damaged(f"config.json: {name} of the rope parameters should be a number: {ascii(value)[:40]}")
     return float(value)
 

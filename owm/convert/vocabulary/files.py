@@ -1,7 +1,6 @@
 """The files of a tokenizer in a checkpoint's folder, read as hostile input: bounded, and every JSON type checked."""
 
 import json
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -74,13 +73,6 @@ def is_text(value: object) -> bool:
 def is_id(value: object) -> bool:
     """Say whether a value is a whole number that can be a token's id."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_TOKENS
-
-
-def is_number(value: object) -> bool:
-    """Say whether a value is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
 
 
 class TokenizerFiles:

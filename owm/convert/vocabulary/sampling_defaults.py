@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from owm.convert.vocabulary.files import TokenizerFiles, is_number, is_text
+from owm.convert.vocabulary.files import TokenizerFiles, is_text
+from owm.units import is_number
 
 # key below `general.sampling.`: (its type, the keys that say it, first wins). ref: llama.cpp gguf-py/gguf/metadata.py
 _KEYS: dict[str, tuple[type, tuple[str, ...]]] = {

@@ -4,10 +4,11 @@ import binascii
 from base64 import b64decode
 from dataclasses import dataclass
 
-from owm.convert.vocabulary.files import TokenizerFiles, damaged, is_number, is_text, parts
+from owm.convert.vocabulary.files import TokenizerFiles, damaged, is_text, parts
 from owm.convert.vocabulary.sentencepiece import UNIGRAM, read_model
 from owm.convert.vocabulary.tokens import TokenTable, TokenType, check_size
 from owm.errors import Unsupported
+from owm.units import is_number
 
 FILE = "sentencepiece.bpe.model"
 _FIRST = (
