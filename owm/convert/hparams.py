@@ -131,8 +131,8 @@ class Config:
             added = self._values.get("rope_scaling") if "rope_scaling" in self._stated else None
             merged = dict(given) | (dict(added) if isinstance(added, dict) else {})
         for name, value in merged.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise Damaged(f"config.json: {ascii(name)[1:-1][:40]} of the rope parameters is {value}")
+            if isinstance(value, int | float) and not isinstance(value, bool) and not is_number(value):
+                raise Damaged(f"config.json: {ascii(name)[1:-1][:40]} of the rope parameters is {ascii(value)[:40]}")
         for name in ("rope_theta", "rotary_emb_base", "global_rope_theta"):
             if merged.get("rope_theta") is None and self._values.get(name) is not None:
                 merged["rope_theta"] = self._values[name]

@@ -15,6 +15,7 @@ from owm.convert.checkpoint import read_json
 from owm.errors import Damaged, NotFound, Unsupported
 from owm.formats import safetensors
 from owm.pipeline.rows import DType, FileRows, Rows
+from owm.units import is_number
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -112,7 +113,7 @@ def _is_named(module: str, key: str) -> bool:
 
 def _positive(config: Mapping[str, Any], key: str) -> float:
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if not is_number(value) or value <= 0:
         raise Damaged(f"{CONFIG}: {key} should be a number above 0: {_shown(value)}")
     return float(value)
 

@@ -11,6 +11,7 @@ import pytest
 from owm.batch import record_line
 from owm.batch.journal import Journal
 from owm.batch.ledger import Ledger
+from owm.convert import peft
 from owm.engine import context
 from owm.engine.constrain import Constraint
 from owm.errors import MAX_CHARS, Damaged, MalformedFile, OwmError, SourceUnreachable, UsageError
@@ -222,3 +223,9 @@ def test_an_answer_of_the_hub_that_nests_without_end() -> None:
 def test_a_bound_of_a_schema_that_no_double_holds(keyword: str) -> None:
     with pytest.raises(UsageError, match=f"`{keyword}` must be a"):
         Constraint.json_schema({"type": "integer", keyword: 10**400})
+
+
+@pytest.mark.parametrize("name", ["r", "lora_alpha"])
+def test_a_strength_of_an_adapter_that_no_double_holds(name: str) -> None:
+    with pytest.raises(Damaged, match=f"{name} should be a number above 0"):
+        peft.Settings.read({"use_rslora": True, "r": 8, "lora_alpha": 16, name: 10**400})
