@@ -198,7 +198,7 @@ def test_a_short_trial_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(gate, "PATIENCE_SECONDS", 600.0)
     admit_files([write_tiny_gguf(tmp_path / "m.gguf")], tell=told.append)
     assert not told
-    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+    assert all(thread.finished.is_set() for thread in threading.enumerate() if isinstance(thread, threading.Timer))
 
 
 def test_our_reader_looks_at_adapters_first(tmp_path: Path, trials: list[Path]) -> None:
