@@ -124,6 +124,8 @@ def _say(rows: list[dict[str, Any]], out: Output) -> None:
         return
     shown = [row | {"size": format_bytes(row["size_bytes"]), "commit": (row["commit"] or "")[:12]} for row in rows]
     columns = {"name": "NAME", "state": "STATE", "commit": "COMMIT", "size": "SIZE", "problem": "PROBLEM"}
+    if any(row["source"] not in row["name"] for row in rows):  # a short name, by which anything could be meant
+        columns = {"name": "NAME", "source": "SOURCE"} | columns
     if not any(row["problem"] for row in rows):
         del columns["problem"]
     out.table(shown, columns, right=("size",))

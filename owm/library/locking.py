@@ -3,7 +3,9 @@
 TOML that a person can read and compare: one table a model, in the order of their names. It is read as hostile input.
 """
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +32,13 @@ FETCHED = ("hub", "modelscope", "pypi", "ollama", "oci", "url")  # what can be b
 _COMMENT = "# Models of this project, pinned. `owm lock` writes this file, `owm sync` makes the store match it.\n"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,127}")
+# The lines that `dump` writes, and a person who changes them. TOML has more (dotted keys, tables within a line), of which
+# a few kilobytes can take gigabytes to read.
+_LINE = re.compile(
+    r"""[ \t]*(?:\[\[model(?:\.file)?\]\]
+    |[a-z0-9_]{1,40}[ \t]*=[ \t]*(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\d{1,19}|true|false))?[ \t]*(?:\#.*)?\r?""",
+    re.VERBOSE,
+)
 _KEYS = {"name", "source", "quant", "commit", "licence", "made_here", "file"}
 
 
@@ -164,8 +173,12 @@ def read_lock(path: Path) -> Lock:
         MalformedFile: it is no lock file.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                _fail(path, "it is no regular file")
             raw = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        _fail(path, "it is a folder")
     except FileNotFoundError as error:
         raise ModelNotFound(f"no such file: {path}", ref=str(path), hint="`owm lock MODEL` writes one") from error
     except OSError as error:
@@ -173,9 +186,13 @@ def read_lock(path: Path) -> Lock:
     if len(raw) > MAX_BYTES:
         _fail(path, f"it has more than {MAX_BYTES >> 20} MiB")
     try:
-        document = tomllib.loads(raw.decode())
-    except (ValueError, RecursionError) as error:
-        _fail(path, f"it is no TOML: {error}" if not isinstance(error, RecursionError) else "it is nested too deeply")
+        text_ = raw.decode()
+        for number, line in enumerate(text_.split("\n"), 1):
+            if not _LINE.fullmatch(line):
+                _fail(path, f"its line {number} is none that a lock file has")
+        document = tomllib.loads(text_)
+    except ValueError as error:
+        _fail(path, f"it is no TOML: {error}")
     version = document.get("version")
     if isinstance(version, int) and not isinstance(version, bool) and version > VERSION:
         raise StoreError(
@@ -192,6 +209,11 @@ def read_lock(path: Path) -> Lock:
     return Lock(tuple(sorted(models, key=lambda model: model.name)))
 
 
+def _open_at_once(name: str, flags: int) -> int:
+    """Open a file without waiting for who writes to it, should it be a pipe."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _model(path: Path, table: Any) -> LockedModel:
     if not isinstance(table, dict) or table.keys() - _KEYS:
         _fail(path, "a model of it is no table, or has a key that none has")
@@ -205,8 +227,7 @@ def _model(path: Path, table: Any) -> LockedModel:
     if optional["commit"] is not None and not _COMMIT.fullmatch(optional["commit"]):
         _fail(path, f"the commit of {name} cannot be one")
     try:
-        ref = refs.parse(source)
-        refs.parse(name)
+        ref, called = refs.parse(source), refs.parse(name)
     except UsageError as error:
         _fail(path, str(error))
     if ref.kind == "path" and source != f"./{source[2:]}":
@@ -218,6 +239,8 @@ def _model(path: Path, table: Any) -> LockedModel:
         _fail(path, f"the model {name} has not one first file")
     if ref.kind == "path" and source != f"./{files[0].path}":
         _fail(path, f"the path of {name} is not that of its file")
+    if called.kind != "catalog" and (called.name != ref.name or (ref.kind != "local" and called.kind != ref.kind)):
+        _fail(path, f"it calls {source} by the name of another: {name}")
     return LockedModel(name, ref, optional["quant"], optional["commit"], files, optional["licence"], is_made)
 
 
@@ -289,4 +312,4 @@ def _quoted(value: str) -> str:
 
 
 def _fail(path: Path, cause: str) -> NoReturn:
-    raise MalformedFile(path, cause, kind="lock file", hint="`owm lock MODEL…` writes one anew, in another folder")
+    raise MalformedFile(path, cause, kind="lock", hint="`owm lock MODEL…` writes one anew, in another folder")

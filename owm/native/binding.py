@@ -6,12 +6,15 @@ can be imported; whoever asks it for anything else makes it execute as ever.
 """
 
 import importlib.util
+import os
 import sys
 import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 _PACKAGE = "llama_cpp"
+# Should ggml abort all the same, no debugger is started in the user's name to look for where it was.
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")
 _executing = threading.RLock()
 
 

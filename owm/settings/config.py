@@ -154,6 +154,8 @@ def _edit(table: Any, values: Mapping[str, Value], remove: Sequence[str]) -> lis
 def _without_empty(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a document says, however many tables of it say nothing."""
     models = document.get(MODELS, {})
+    if not isinstance(models, dict):
+        return dict(document)
     return {**document, MODELS: {name: values for name, values in models.items() if values}}
 
 

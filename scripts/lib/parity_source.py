@@ -34,7 +34,8 @@ def source() -> Path:
     unpacked = CACHE / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
     with tarfile.open(next(fetched.glob(f"llama_cpp_python-{release}.tar.gz"))) as archive:
-        archive.extractall(unpacked, filter="data")
+        # Pythons before 3.11.4 cannot filter.
+        archive.extractall(unpacked, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     next(unpacked.iterdir()).rename(folder)
     unpacked.rmdir()
     return folder

@@ -1,13 +1,14 @@
 """The lock file: what is written is read back, whatever the names; what cannot be pinned is refused."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owm.errors import Damaged, OwmError
+from owm.errors import Damaged, MalformedFile, OwmError
 from owm.library.locking import Lock, LockedFile, LockedModel, dump, is_same, read_lock
 from owm.store import refs
 
@@ -22,7 +23,7 @@ SOURCES = st.sampled_from(
 LINES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=60)
 MODELS = st.builds(
     LockedModel,
-    name=st.from_regex(r"[a-z]{1,12}/[a-z]{1,12}:Q[0-9]_0", fullmatch=True),
+    name=st.from_regex(r"[a-z]{1,12}:[0-9]b:Q[0-9]_0", fullmatch=True),
     ref=SOURCES.map(refs.parse),
     quant=st.none() | LINES,
     commit=st.none() | st.from_regex(r"[0-9a-f]{40}", fullmatch=True),
@@ -52,9 +53,11 @@ def test_any_bytes_are_a_lock_or_an_error_of_ours(tmp_path_factory: pytest.TempP
         assert read_lock(path).models == ()
 
 
-def test_a_folder_in_its_place_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(OwmError):
-        read_lock(tmp_path)
+def test_a_folder_or_a_pipe_in_its_place_is_an_error_of_ours(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in ((tmp_path, "it is a folder"), (tmp_path / "pipe", "it is no regular file")):
+        with pytest.raises(MalformedFile, match=words):
+            read_lock(path)
 
 
 def test_what_is_put_takes_the_place_of_what_had_its_name() -> None:
@@ -68,6 +71,6 @@ def test_what_is_put_takes_the_place_of_what_had_its_name() -> None:
 
 def test_a_later_key_is_no_key_of_this_version(tmp_path: Path) -> None:
     path = tmp_path / "owm.lock"
-    path.write_text(dump(Lock()) + "\n[later]\nx = 1\n")
+    path.write_text(dump(Lock()) + "later = 1\n")
     with pytest.raises(Damaged, match="beside models"):
         read_lock(path)

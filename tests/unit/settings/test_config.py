@@ -276,3 +276,9 @@ def test_whatever_is_set_is_read_back(changes: list[tuple[str | None, dict[str, 
         read = load(path)
     assert read.everywhere == everywhere
     assert read.models == models
+
+
+def test_models_that_are_no_tables_are_left_to_who_reads_them(path: Path) -> None:
+    path.write_text("models = 5\n")
+    change(path, None, {"temp": 0.5})
+    assert path.read_text() == "models = 5\ntemp = 0.5\n"
