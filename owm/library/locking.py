@@ -32,11 +32,11 @@ FETCHED = ("hub", "modelscope", "pypi", "ollama", "oci", "url")  # what can be b
 _COMMENT = "# Models of this project, pinned. `owm lock` writes this file, `owm sync` makes the store match it.\n"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,127}")
-# The lines that `dump` writes, and a person who changes them. TOML has more (dotted keys, tables within a line), of which
-# a few kilobytes can take gigabytes to read.
+# The lines that `dump` writes, and that a person does who changes them. TOML has more (dotted keys, tables in a line),
+# of which a few kilobytes can take gigabytes to read. Possessive, so that no line takes long.
 _LINE = re.compile(
-    r"""[ \t]*(?:\[\[model(?:\.file)?\]\]
-    |[a-z0-9_]{1,40}[ \t]*=[ \t]*(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\d{1,19}|true|false))?[ \t]*(?:\#.*)?\r?""",
+    r"""[ \t]*+(?:\[\[model(?:\.file)?\]\]
+    |[a-z0-9_]{1,40}+[ \t]*+=[ \t]*+(?:"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'|\d{1,19}+|true|false))?+[ \t]*+(?:\#.*)?\r?""",
     re.VERBOSE,
 )
 _KEYS = {"name", "source", "quant", "commit", "licence", "made_here", "file"}
