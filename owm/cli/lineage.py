@@ -15,14 +15,15 @@ _UNKNOWN = "not known"
 def lines(found: "Provenance", name: str | None = None) -> Iterator[str]:
     """Yield the tree, what was made above what it was made of."""
     yield name or found.name
-    yield from (INDENT + line for line in _body(found))
+    yield from (INDENT + line for line in _body(found, is_unchecked=found.is_unchecked))
 
 
-def _body(found: "Provenance") -> Iterator[str]:
+def _body(found: "Provenance", *, is_unchecked: bool) -> Iterator[str]:
     if found.kind == "published":
-        yield f"published: {found.source} at commit {found.commit or _UNKNOWN}"
+        how = "said to be published" if is_unchecked else "published"
+        yield f"{how}: {found.source} at commit {found.commit or _UNKNOWN}"
     elif found.kind == "made" and found.recipe is not None:
-        yield from _recipe(found.recipe)
+        yield from _recipe(found.recipe, "said to be made" if is_unchecked else "made here")
     for file in found.files:
         size = format_bytes(file.size_bytes) if file.size_bytes is not None else f"size {_UNKNOWN}"
         yield f"file: {file.path}  {size}  sha256 {file.sha256 or _UNKNOWN}"
@@ -31,14 +32,14 @@ def _body(found: "Provenance") -> Iterator[str]:
     if found.ends is not None:
         yield f"ends here: {found.ends}"
     for parent in found.parents:
-        yield f"made from {parent.name}"
-        yield from (INDENT + line for line in _body(parent))
+        yield f"{'said to be made from' if is_unchecked else 'made from'} {parent.name}"
+        yield from (INDENT + line for line in _body(parent, is_unchecked=is_unchecked))
 
 
-def _recipe(recipe: Mapping[str, Any]) -> Iterator[str]:
+def _recipe(recipe: Mapping[str, Any], how: str) -> Iterator[str]:
     versions = recipe["versions"] or {}
     tools = ", ".join(str(each) for each in (recipe["by"], versions.get("llama_cpp")) if each)
-    yield f"made here: {recipe['type'] or _UNKNOWN}, by {tools or _UNKNOWN}"
+    yield f"{how}: {recipe['type'] or _UNKNOWN}, by {tools or _UNKNOWN}"
     if recipe["options"]:
         yield f"options: {', '.join(f'{key} {_shown(value)}' for key, value in recipe['options'].items())}"
     if recipe["tailored"]:

@@ -86,7 +86,7 @@ def read(document: object) -> Made | None:
         return None
     texts = [document.get(key) for key in ("ref", "name", "label")]
     commit, files, made_from = (document.get(key) for key in ("commit", "files", "made_from"))
-    if not all(isinstance(each, str) for each in texts) or not isinstance(commit, str | None):
+    if not all(map(_is_text, texts)) or not (commit is None or _is_text(commit)):
         return None
     if not isinstance(made_from, dict) or not isinstance(files, list) or not files:
         return None
@@ -95,18 +95,18 @@ def read(document: object) -> Made | None:
         if not isinstance(each, dict):
             return None
         name, size, digest = each.get("name"), each.get("size_bytes"), each.get("sha256")
-        if not isinstance(name, str) or not isinstance(size, int) or not isinstance(digest, str):
+        if not _is_text(name) or not isinstance(size, int) or not isinstance(digest, str):
             return None
         if isinstance(size, bool) or size < 0 or not _SHA256.fullmatch(digest):
             return None
-        found.append(MadeFile(name, size, digest))
+        found.append(MadeFile(str(name), size, digest))
     ref, name, label = (str(each) for each in texts)
     return Made(ref, name, label, commit, tuple(found), made_from)
 
 
 def text(value: object) -> str | None:
-    """Return a text of bearable length, None for anything else."""
-    return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
+    """Return a text of bearable length without NUL, None for anything else."""
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT and "\0" not in value else None
 
 
 def natural(value: object) -> int | None:
@@ -117,7 +117,11 @@ def natural(value: object) -> int | None:
 def path_of(value: object) -> Path | None:
     """Return a path, None for what cannot be one."""
     found = text(value)
-    return Path(found) if found is not None and "\0" not in found else None
+    return Path(found) if found is not None else None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
 
 
 def _path(sha256: str, store: "Store") -> Path:

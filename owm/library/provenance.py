@@ -1,14 +1,15 @@
 """Where a model is from: its files by content, how it was made, and what of, up to the weights as they were published.
 
 All is read from manifests, records and headers on this machine. What they say is shown as it stands and believed only
-as far as it names content; where the chain cannot be followed further, the last that is known says why.
+as far as it names content; where the chain cannot be followed further, the last that is known says why. A manifest that
+merely lies beside a file may be anybody's: what it says is told as hearsay.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,7 @@ CLAIMS = (
 )  # fmt: skip
 _SAID = ("action", "type", "by", "versions", "options", "imatrix", "tensor_types", "known_differences")
 _OLDER = "it was made by an older owm"
+BESIDE = "only a manifest beside the file says how it was made, which nobody has checked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,10 @@ class Provenance:
         kind: `published` bytes as a source has them; `made` here; or a `file` of somebody's of which no more is known.
         source: the reference at its source, None for a file.
         recipe: how it was made; a key is None where that is not known, and `unknown` lists these.
-        ends: why the chain ends here; None where it goes on, or where it ends at what was published.
+        ends: why the chain ends here, or why all that follows is not to be relied on; None where it goes on, or where
+            it ends at what was published.
         claims: what the file says of itself, which nobody has checked.
+        is_unchecked: only a manifest beside the file says all this.
     """
 
     kind: Kind
@@ -71,6 +75,7 @@ class Provenance:
     parents: "tuple[Provenance, ...]" = ()
     ends: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
+    is_unchecked: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -111,7 +116,7 @@ class Lineages:
         if known is not None:
             return self._of_manifest(known, model)
         files = hash_files(model.files, sink=sink)
-        found = self._found(files)
+        found = self.found(files)
         facts = tuple(
             FileFacts(str(path.absolute()), file.size_bytes, file.sha256, "shard" if index else "model", file.blanked)
             for index, (path, file) in enumerate(zip(model.files, files, strict=True))
@@ -119,9 +124,12 @@ class Lineages:
         name = model.name
         if isinstance(found, Manifest):
             return self._of_manifest(found, model, facts)
-        found = found or beside(model.path, files)
         if found is not None:
             return self._made("made", name, found.ref, found.commit, facts, found.made_from, ())
+        if (said := beside(model.path, files)) is not None:
+            line = self._made("made", name, said.ref, said.commit, facts, said.made_from, ())
+            why = BESIDE if line.ends is None else f"{BESIDE}; {line.ends}"
+            return replace(line, ends=why, claims=claims_of(model.path), is_unchecked=True)
         why = "nothing on this machine says where the file is from"
         return Provenance("file", name, files=facts, ends=why, claims=claims_of(model.path))
 
@@ -146,8 +154,8 @@ class Lineages:
         # What was made here tells more of the same bytes than where they were found again.
         return {one.files[0].sha256: one for one in sorted(known, key=lambda one: one.made_from is not None)}
 
-    def _found(self, files: Sequence[FileFacts]) -> Manifest | Made | None:
-        """Return what is known of these very files, all of them."""
+    def found(self, files: Sequence[FileFacts]) -> Manifest | Made | None:
+        """Return what this machine itself has noted of these very files, all of them."""
         first = files[0].sha256 if files else None
         if first is None:
             return None
@@ -218,7 +226,7 @@ class Lineages:
                 why = "earlier generations are not noted"
                 return Provenance("made", name, source, commit, files, ends=why)
             return self._made("made", name, source, commit, files, earlier, seen)
-        known = self._found(files)
+        known = self.found(files)
         if known is not None and known.made_from is not None:
             return self._made("made", name, source, commit, files, known.made_from, seen)
         if isinstance(known, Manifest) and known.source != "local":
@@ -339,7 +347,10 @@ def _blanked(known: Manifest) -> Mapping[str, int] | None:
 
 
 def beside(path: Path, files: Sequence[FileFacts]) -> Made | None:
-    """Read the manifest that `owm export --with-manifest` puts beside a file, if it is that of these files."""
+    """Read the manifest that `owm export --with-manifest` puts beside a file, if it names these files.
+
+    Anybody can write such a one beside any file: the caller says so, and does nothing on its word alone.
+    """
     named = path.with_name(f"{path.stem}.manifest.json")
     try:
         if not named.is_file() or named.stat().st_size > made.MAX_BYTES:

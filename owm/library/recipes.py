@@ -5,6 +5,7 @@ and the versions of what did it.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +25,11 @@ if TYPE_CHECKING:  # loaded when something is made
 CONVERT, QUANTIZE, FOREIGN = "convert", "quantize", "foreign converter"
 COPIES = ("split", "merge")  # the same tensors, in other files
 _HINT = "`owm verify` checks what is stored"
+MAX_PATTERNS = 4096
+MAX_STEPS = 64**3  # ways to match one pattern at one place of a tensor's name
+_LONGEST = 64  # a tensor's name, as llama.cpp takes it
+_ATOM = re.compile(r"\[\^?[A-Za-z0-9_.-]+\]|\\d|\\w|\\\.|[A-Za-z0-9_.-]|[\^$]")
+_DIGITS = ("\\d", "[0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +221,56 @@ def _options(found: object, name: str) -> Options:
     except UsageError as error:
         raise Damaged(f"the manifest of {name} cannot be right: {error}", hint=_HINT) from error
     return Options(overrides, flags[1], Layout(size, flags[2]), pre)
+
+
+def check_patterns(recipe: Recipe, name: str) -> None:
+    """Refuse regular expressions of a stranger's that could take without end: matching goes back and forth.
+
+    Raises:
+        Damaged: one is more than tensors' names, classes, groups of alternatives and a few `*`, `+` and `?`.
+    """
+    patterns = recipe.options.overrides.tensor_types if recipe.options is not None else ()
+    steps = [_n_steps(pattern) for pattern, _ in patterns]
+    for (pattern, _), n_steps in zip(patterns, steps, strict=True):
+        if n_steps is None or n_steps > MAX_STEPS:
+            raise Damaged(
+                f"the manifest of {name} has a regular expression for tensors that is not plain: {pattern[:200]}",
+                hint="only the manifest beside the file says so: what you trust, make with `--tensor-type` yourself",
+            )
+    if len(patterns) > MAX_PATTERNS or sum(each or 0 for each in steps) > 16 * MAX_STEPS:
+        raise Damaged(
+            f"the manifest of {name} has too many regular expressions for tensors: {len(patterns)}",
+            hint="only the manifest beside the file says so: what you trust, make with `--tensor-type` yourself",
+        )
+
+
+def _n_steps(pattern: str) -> int | None:
+    """Return at most how many ways a pattern can be tried at one place; None for what is not plain."""
+    n_steps, at, open_groups = 1, 0, [1]
+    while at < len(pattern):
+        char = pattern[at]
+        if atom := _ATOM.match(pattern, at):
+            at = atom.end()
+            if pattern[at : at + 1] in ("*", "+", "?"):
+                n_steps *= 2 if pattern[at] == "?" else 8 if atom[0] in _DIGITS else _LONGEST
+                at += 1
+        elif char == "(":
+            open_groups.append(1)
+            at += 1
+        elif char == "|":
+            open_groups[-1] += 1
+            at += 1
+        elif char == ")" and len(open_groups) > 1:
+            n_steps *= open_groups.pop()
+            at += 1
+            if pattern[at : at + 1] == "?":
+                n_steps *= 2
+                at += 1
+        else:
+            return None
+        if len(open_groups) > 16 or n_steps > MAX_STEPS:
+            return None
+    return n_steps * open_groups[0] if len(open_groups) == 1 else None
 
 
 def _is_map_of_texts(value: object) -> bool:

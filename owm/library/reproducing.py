@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from owm.errors import ModelNotFound, Unsupported
 from owm.events import Sink, ignore
-from owm.library import comparing, made, provenance, quantizing, recipes
+from owm.library import comparing, provenance, quantizing, recipes
 from owm.library.comparing import Difference
 from owm.library.provenance import Lineages, hash_files
 from owm.library.quantizing import Source
 from owm.library.recipes import CONVERT, COPIES, FOREIGN, Options, Recipe
 from owm.library.retrieving import find_imatrix, short_name
 from owm.quantize.quantization import Quantization
+from owm.store import refs
 from owm.store.model import StoredModel
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Target:
         files: sha256 of each, its certificate blanked.
         differs: versions that made it and are others here, as (what, recorded, here).
         notes: what is not known and was assumed.
+        is_unchecked: only a manifest beside the file says how it was made, and anybody may have written that.
     """
 
     model: StoredModel
@@ -42,6 +44,7 @@ class Target:
     files: tuple[str, ...]
     differs: tuple[tuple[str, str, str], ...]
     notes: tuple[str, ...]
+    is_unchecked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,10 @@ def find_target(name: str, store: "Store", *, sink: Sink = ignore) -> Target:
     Raises:
         ModelNotFound: there is no such model, or nothing says how it was made.
         Unsupported: another program made it.
-        Damaged: what is recorded cannot be right.
+        Damaged: what is recorded cannot be right, or is not to be trusted.
+        UsageError: what is recorded names no model.
     """
+    is_unchecked = False
     lineages = Lineages(store)
     model = provenance.find(name, store, lineages)
     known = model.manifest
@@ -84,8 +89,15 @@ def find_target(name: str, store: "Store", *, sink: Sink = ignore) -> Target:
     else:
         hashed = hash_files(model.files, sink=sink)
         files = tuple(file.sha256 or "" for file in hashed)
-        noted = made.find(files[0], store) or provenance.beside(model.path, hashed)
-        made_from, own_name = (None, "") if noted is None else (dict(noted.made_from), noted.name)
+        noted = lineages.found(hashed)
+        if noted is None or noted.made_from is None:
+            noted = provenance.beside(model.path, hashed)
+            is_unchecked = noted is not None
+        made_from, own_name = None, ""
+        if noted is not None and noted.made_from is not None:
+            made_from, own_name = dict(noted.made_from), noted.name
+            if is_unchecked:  # a manifest that is exported has the name with which the model is listed
+                own_name = refs.parse(noted.ref).name
     if made_from is None:
         is_published = known is not None and known.source != "local"
         raise ModelNotFound(
@@ -96,6 +108,8 @@ def find_target(name: str, store: "Store", *, sink: Sink = ignore) -> Target:
             hint=f"`owm show {name} --provenance` shows what is known",
         )
     recipe = recipes.read(made_from, shown)
+    if is_unchecked:
+        recipes.check_patterns(recipe, shown)
     if recipe.action == FOREIGN:
         raise Unsupported(
             f"{shown} was made by another program, which owm cannot run again: {recipe.by or 'not named'}",
@@ -110,11 +124,13 @@ def find_target(name: str, store: "Store", *, sink: Sink = ignore) -> Target:
     said = recipe.versions or {}
     differs = tuple((what, said[what], here[what]) for what in here if what in said and said[what] != here[what])
     notes = []
+    if is_unchecked:
+        notes.append(f"of {shown} {provenance.BESIDE}")
     if not said:
         notes.append("its manifest, an older owm's, does not say which versions made it")
     if recipe.options is None:
         notes.append("its manifest, an older owm's, does not say with which options it was made: none are assumed")
-    return Target(model, shown, own_name, made_from, recipe, files, differs, tuple(notes))
+    return Target(model, shown, own_name, made_from, recipe, files, differs, tuple(notes), is_unchecked)
 
 
 def plan(

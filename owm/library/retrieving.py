@@ -1,12 +1,14 @@
 """What a model was made of, found again by content: here, or where it was published; and its importance matrix."""
 
+import re
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from owm.errors import Damaged, ModelNotFound
+from owm.errors import Damaged, ModelNotFound, Unsupported
 from owm.events import Sink, ignore
 from owm.library import quantizing
 from owm.library.keeping import Origin
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from owm.store.checkpoint import CheckpointPlan, FetchedCheckpoint
     from owm.store.local import Store
 
+_PUBLISHED = ("hub", "modelscope", "ollama", "oci", "pypi")
 Fetch = Callable[["CheckpointPlan"], "FetchedCheckpoint"]
 Pull = Callable[[str], StoredModel]
 
@@ -38,6 +41,7 @@ def find_source(target: "Target", store: "Store", *, fetch: Fetch, pull: Pull) -
     Raises:
         ModelNotFound: it is not here, and nobody publishes it.
         Damaged: it is not what it was.
+        Unsupported: only a manifest beside the file names it, and it is none that is taken on such a word.
         NetworkError: it could not be fetched.
     """
     made_from = target.made_from
@@ -46,7 +50,7 @@ def find_source(target: "Target", store: "Store", *, fetch: Fetch, pull: Pull) -
         return _checkpoint(target, checkpoint, pre, store, fetch)
     if (model := text(made_from.get("model"))) is not None:
         return _model(target, model, store, pull)
-    if (path := text(made_from.get("path"))) is not None and "\0" not in path:
+    if (path := text(made_from.get("path"))) is not None:
         return _path(target, Path(path), pre)
     raise Damaged(f"the manifest of {target.name} does not say what it was made of", hint="`owm verify` checks it")
 
@@ -58,7 +62,7 @@ def _checkpoint(target: "Target", checkpoint: str, pre: str | None, store: "Stor
     from owm.store.checkpoint import CheckpointPlan
 
     commit, wanted = text(target.made_from.get("commit")), _files(target.made_from)
-    ref = refs.parse(checkpoint)
+    ref = _followed(target, checkpoint)
     if ref.kind == "hub" and commit is not None and "/" not in commit and not commit.startswith("."):
         folder = store.hub / f"models--{target.own_name.replace('/', '--')}" / "snapshots" / commit
         if wanted and _wrong(folder, wanted) is None:
@@ -92,11 +96,11 @@ def short_name(target: "Target") -> str:
 
 def _model(target: "Target", model: str, store: "Store", pull: Pull) -> Source:
     made_from = target.made_from
-    wanted = [sha256 for _, sha256 in _files(made_from).values()]
+    wanted = [sha256 for _, sha256 in _files(made_from, is_stored=True).values()]
     for stored in store.models([]):
         if stored.manifest and not stored.is_gone and [file.sha256 for file in stored.manifest.files] == wanted:
             return quantizing.of_model(stored, stored.full_name)
-    ref = refs.parse(model)
+    ref = _followed(target, model)
     if ref.kind == "local" or isinstance(made_from.get("made_from"), dict) or not wanted:
         raise ModelNotFound(
             f"{model}, which {target.name} was made of, is not stored any more",
@@ -104,18 +108,53 @@ def _model(target: "Target", model: str, store: "Store", pull: Pull) -> Source:
             hint=f"`owm show {target.name} --provenance` shows what it was made of: make it again first",
         )
     commit = text(made_from.get("commit"))
-    pulled = pull(str(replace(ref, revision=commit)) if ref.kind in ("hub", "modelscope") and commit else model)
+    asked = str(replace(ref, revision=commit)) if ref.kind in ("hub", "modelscope") and commit else model
+    _followed(target, asked)  # a strange commit makes another reference of it
+    pulled = pull(asked)
     if pulled.manifest is None or [file.sha256 for file in pulled.manifest.files] != wanted:
         raise Damaged(f"{model} is not the file any more that {target.name} was made of")
     return quantizing.of_model(pulled, pulled.full_name)
 
 
+def _followed(target: "Target", name: str) -> refs.ModelRef:
+    """Return the reference of what a model was made of, if it may be asked for.
+
+    Raises:
+        Unsupported: only a manifest beside the file names it, and it leads to no usual place of publishing.
+    """
+    ref = refs.parse(name)
+    if not target.is_unchecked or ref.kind == "local":
+        return ref
+    host = ref.name.split("/")[0] if ref.kind == "oci" or ref.name.count("/") > 1 else None
+    is_usual = host is None or re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z]{2,}", host) is not None
+    if ref.kind not in _PUBLISHED or not is_usual:
+        raise Unsupported(
+            f"{target.name} is said to be made of {ref}, by a manifest beside it alone: such a place is not asked",
+            hint="pull it yourself if you trust it, then try again",
+        )
+    return ref
+
+
+def _own(target: "Target", path: Path) -> Path:
+    """Return the path of a file; where only a manifest beside the model names it, by its plain name beside that too."""
+    return target.model.path.parent / path.name if target.is_unchecked else path
+
+
 def _path(target: "Target", path: Path, pre: str | None) -> Source:
     wanted = _files(target.made_from)
+    if target.is_unchecked and not (_own(target, path).is_file() and wanted):
+        raise Unsupported(
+            f"{target.name} is said to be made of {path}, by a manifest beside it alone: only a file is taken, "
+            "from the same folder",
+            hint="put that beside it, or make it again with `owm quantize` and what you have",
+        )
+    path = _own(target, path)
     if not path.exists():
         raise ModelNotFound(
             f"{path}, which {target.name} was made of, is gone", ref=str(path), hint="put it back there"
         )
+    if not path.is_dir() and not path.is_file():
+        raise Damaged(f"{path} is no file, as it was when {target.name} was made of it", hint="put it back there")
     folder = path if path.is_dir() else path.parent
     if wanted and (wrong := _wrong(folder, wanted)) is not None:
         raise Damaged(
@@ -125,11 +164,17 @@ def _path(target: "Target", path: Path, pre: str | None) -> Source:
         return quantizing.of_folder(path, pre=pre)
     from owm.store.model import at_path
 
-    return quantizing.of_model(at_path(refs.ModelRef("path", str(path))), str(path))
+    model = at_path(refs.ModelRef("path", str(path)))
+    if odd := next((part for part in model.files if not part.is_file()), None):
+        raise Damaged(f"{odd} is no file, as it was when {target.name} was made of it", hint="put it back there")
+    return quantizing.of_model(model, str(path))
 
 
-def _files(made_from: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+def _files(made_from: Mapping[str, Any], *, is_stored: bool = False) -> dict[str, tuple[int, str]]:
     """Return size and sha256 of each file that is named as safely as owm names them.
+
+    Args:
+        is_stored: the paths are those in the store; only the content counts.
 
     Raises:
         Damaged: one is not.
@@ -142,8 +187,7 @@ def _files(made_from: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
         size, sha256 = (natural(each.get("size_bytes")), text(each.get("sha256"))) if path else (None, None)
         if path is None or size is None or sha256 is None:
             raise Damaged("a manifest does not say in a way that owm writes what its model was made of")
-        # Of a stored model the paths are those in the store; only the content counts.
-        found[path if "model" in made_from else check_repo_path(path)] = (size, sha256)
+        found[path if is_stored else check_repo_path(path)] = (size, sha256)
     return found
 
 
@@ -154,9 +198,10 @@ def _wrong(folder: Path, wanted: Mapping[str, tuple[int, str]]) -> str | None:
     hashings = []
     for path, (size, _) in wanted.items():
         try:
-            if (folder / path).stat().st_size != size:
-                return path
-        except OSError:
+            found = (folder / path).stat()
+        except (OSError, ValueError):
+            return path
+        if not stat.S_ISREG(found.st_mode) or found.st_size != size:
             return path
         hashings.append(Hashing(folder / path, size, blanked_in(folder / path)))
     for (path, (_, sha256)), digest in zip(wanted.items(), sha256_of_all(hashings), strict=True):
@@ -185,7 +230,7 @@ def find_imatrix(
     file, sha256, size = text(said.get("file")), text(said.get("sha256")), natural(said.get("size_bytes"))
     if file is None or sha256 is None or Path(file).name != file:
         raise Damaged(f"the manifest of {target.name} does not name its importance matrix")
-    for path in (Path(text(said.get("path")) or file), store.home / "imatrix" / file):
+    for path in (_own(target, Path(text(said.get("path")) or file)), store.home / "imatrix" / file):
         if _is(path, size, sha256):
             return replace(read_imatrix(path), path=path.with_name(file)), ()
     from owm.library.working import imatrix_of, imatrix_path, runnable
@@ -234,7 +279,7 @@ def _calibration(target: "Target", said: Mapping[str, Any]) -> "Calibration | No
     name, path, sha256 = (text(about.get(key)) for key in ("name", "path", "sha256"))
     if name is None or sha256 is None:
         raise Damaged(f"the manifest of {target.name} does not name the text of its importance matrix")
-    found = bundled() if name == BUNDLED else read_calibration(Path(path or name))
+    found = bundled() if name == BUNDLED else read_calibration(_own(target, Path(path or name)))
     if found.sha256 != sha256:
         raise Damaged(f"{name} is not the text any more that the importance matrix of {target.name} was computed from")
     return replace(found, name=name)

@@ -178,8 +178,30 @@ def test_an_exported_model_keeps_its_line_where_nothing_is_stored(
     shutil.rmtree(clean_environment / "owm")
     found = verified(owm, "./out.gguf")
     assert (found["kind"], found["recipe"]["type"]) == ("made", "Q8_0")
+    assert "only a manifest beside the file says" in found["ends"]
     (tmp_path / "out.gguf").write_bytes(tiny_gguf())  # another file by that name
     assert verified(owm, "./out.gguf")["kind"] == "file"
+
+
+def test_what_only_a_manifest_beside_a_file_says_is_not_believed(owm: Owm, tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "strange.gguf", metadata={"general.author": "nobody"})
+    files = [{"path": "model.safetensors", "size_bytes": 1, "sha256": "a" * 64}]
+    made_from = {"checkpoint": "acme/tiny", "commit": "b" * 40, "files": files, "type": "Q4_K_M", "by": "owm 0.1.0"}
+    record = {"name": path.name, "size_bytes": path.stat().st_size, "sha256": sha256(path.read_bytes())}
+    said = {"ref": "acme/tiny", "name": "acme/tiny", "label": "Q4_K_M", "commit": None, "files": [record]}
+    (tmp_path / "strange.manifest.json").write_text(json.dumps(said | {"made_from": made_from}))
+    found = verified(owm, "./strange.gguf")
+    assert found["is_complete"] is False
+    assert found["ends"] == "only a manifest beside the file says how it was made, which nobody has checked"
+    assert found["claims"]["general.author"] == "nobody"
+    assert found["parents"][0]["source"] == "acme/tiny"
+    tree = owm("show", "./strange.gguf", "--provenance")
+    assert "  said to be made: Q4_K_M, by owm 0.1.0" in tree.splitlines()
+    assert f"    said to be published: acme/tiny at commit {'b' * 40}" in tree.splitlines()
+    assert "made here" not in tree
+    owm("quantize", path, "Q8_0", "-o", "q8.gguf", "--allow-requantize")  # nor does it come in as a parent
+    (parent,) = verified(owm, "./q8.gguf")["parents"]
+    assert (parent["kind"], parent["recipe"]) == ("file", None)
 
 
 def test_a_certificate_does_not_hide_what_the_file_is(owm: Owm, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ bundled parts come from. None of it is used to measure quality.
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -54,13 +55,18 @@ def read_calibration(path: Path) -> Calibration:
         MalformedFile: a line of JSON is not of the kind.
         StoreError: it cannot be read.
     """
+    hint = "`--calibration` takes a text file or `.jsonl`"
     if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="`--calibration` takes a text file or `.jsonl`")
+        raise UsageError(f"{path} is a folder", hint=hint)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe that nobody writes to would be waited for without end
+            raise UsageError(f"{path} is no file", hint=hint)
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"no file can have this name: {str(path)!r}", hint=hint) from error
     if len(content) > MAX_BYTES:
         raise UsageError(f"{path.name} has more than {MAX_BYTES >> 20} MiB", hint="a few hundred KiB are enough")
     parts = tuple(_parts(path, content))
