@@ -118,7 +118,8 @@ def command(
         "layers": facts["n_layers"],
         "quant": facts["file_type"] or stored.label,
         "tensors": ", ".join(f"{count} {name}" for name, count in facts["tensor_types"].items()),
-        "size": f"{format_bytes(stored.size_bytes)} ({facts['bits_per_weight']} bits per weight)",
+        "size": format_bytes(stored.size_bytes)
+        + (f" ({facts['bits_per_weight']} bits per weight)" if n_params else ""),
         "chat template": "yes" if source else "none (a base model)",
         "path": facts["path"],
         "owner": facts["owner"] if facts["owner"] != OWN else None,

@@ -7,6 +7,7 @@ compiles straight to Python (comparisons, slices, `~`, loops) is rewritten in th
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from datetime import datetime
@@ -262,6 +263,8 @@ def _rewrite(node: Any) -> Any:
             raise LimitExceeded("it asks for another template")
         case nodes.ScopedEvalContextModifier():
             raise LimitExceeded("it is meant for web pages")
+        case nodes.Const(value=float() as number) if math.isinf(number):  # Jinja compiles it to a name, `inf`
+            raise LimitExceeded("a number is too large")
     return node
 
 

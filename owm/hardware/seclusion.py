@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 Means = Literal["filter", "namespace", "sandbox"]
-# filter: the kernel ends the process at its first socket for the internet; namespace: a network without any device;
+# filter: the kernel ends the process at its first socket but AF_UNIX; namespace: a network without any device;
 # sandbox: macOS refuses whatever is of the network.
 
 TIMEOUT_SECONDS = 600.0
@@ -22,8 +22,7 @@ KILLED = 128 + 31  # SIGSYS, which the filter ends a process with
 
 _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER_MODE = 38, 22, 2
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
-_INTERNET = (2, 10)  # AF_INET, AF_INET6
-_PACKET = 17  # AF_PACKET
+_ALLOWED = (1,)  # AF_UNIX; all other families are refused: the internet's, a host's of virtual machines, packets, …
 _IO_URING_SETUP = 425  # it can make sockets without `socket`
 _KILL, _ALLOW = 0x80000000, 0x7FFF0000
 # machine -> (AUDIT_ARCH_*, number of `socket`). ref: linux/audit.h, asm/unistd.h
@@ -39,7 +38,7 @@ class Secluded:
 
     Attributes:
         means: those that held; empty where this system has none.
-        was_killed: it tried to open a socket for the internet, and the kernel ended it for that.
+        was_killed: it tried to open a socket to other than a program of this machine, and the kernel ended it for that.
     """
 
     means: tuple[Means, ...]
@@ -125,28 +124,28 @@ class _Program(ctypes.Structure):
 
 
 def _instructions(architecture: int, socket_number: int) -> list[tuple[int, int, int, int]]:
-    """Return the filter: kill at a socket of the internet, at io_uring, and at calls of another architecture.
+    """Return the filter: kill at sockets of families not allowed, at io_uring, and at calls of other architectures.
 
     ref: linux/seccomp.h, struct seccomp_data: `nr` at 0, `arch` at 4, the first argument's lower half at 16.
     """
     load, equal, at_least, end = 0x20, 0x15, 0x35, 0x06
-    families = (*_INTERNET, _PACKET)
+    n = len(_ALLOWED)
     lines = [
         (load, 0, 0, 4),
         (equal, 1, 0, architecture),
         (end, 0, 0, _KILL),
         (load, 0, 0, 0),
-        (equal, len(families) + 4, 0, _IO_URING_SETUP),
-        (at_least, len(families) + 3, 0, _X32),
-        (equal, 0, len(families) + 1, socket_number),
+        (equal, n + 3, 0, _IO_URING_SETUP),
+        (at_least, n + 2, 0, _X32),
+        (equal, 0, n + 2, socket_number),
         (load, 0, 0, 16),
     ]
-    lines += [(equal, len(families) - i, 0, family) for i, family in enumerate(families)]
-    return [*lines, (end, 0, 0, _ALLOW), (end, 0, 0, _KILL)]
+    lines += [(equal, n - i, 0, family) for i, family in enumerate(_ALLOWED)]
+    return [*lines, (end, 0, 0, _KILL), (end, 0, 0, _ALLOW)]
 
 
 def _set_filter() -> None:
-    """Have the kernel end this process, and all that it starts, at the first socket for the internet.
+    """Have the kernel end this process, and all that it starts, at the first socket but to programs of this machine.
 
     Raises:
         OSError: the kernel does not take it.

@@ -29,6 +29,13 @@ from owm.cli.terminal import Shown, one_line, speak_utf8, visible
         ("\x1b]8;;http://evil.example\x1b\\", "\\x1b]8;;http://evil.example\\x1b\\"),
         ("a byte that is no text \udc9b31m", "a byte that is no text \\x9b31m"),
         ("half a character \ud83d", "half a character \\ud83d"),
+        ("a\ufe0f", "a\\ufe0f"),
+        ("❤\ufe0f 1\ufe0f\u20e3 あ\ufe00", "❤\ufe0f 1\ufe0f\u20e3 あ\ufe00"),
+        ("❤\ufe0f\ufe0f", "❤\ufe0f\\ufe0f"),
+        ("葛\U000e0100 a\U000e0100 é\U000e01ef", "葛\U000e0100 a\\U000e0100 é\\U000e01ef"),
+        ("葛\U000e0100\U000e0101", "葛\U000e0100\\U000e0101"),
+        ("\U000e0100", "\\U000e0100"),
+        ("é\u200d\u2800", "é\u200d\u2800"),
     ],
 )
 def test_what_steers_a_terminal_is_made_visible(text: str, shown: str) -> None:
@@ -43,6 +50,19 @@ def test_what_steers_a_terminal_is_made_visible(text: str, shown: str) -> None:
         ("\u200cllama", "\\u200cllama"),
         ("qwen\xad3", "qwen\\xad3"),
         ("qwen\u3164", "qwen\\u3164"),
+        ("é\u200d", "é\\u200d"),
+        ("漢\u200cя\u200d", "漢\\u200cя\\u200d"),
+        ("a\u2800", "a\\u2800"),
+        ("a\U0001d173\U0001d17a", "a\\U0001d173\\U0001d17a"),
+        ("a\U0001bca0\U0001bca3", "a\\U0001bca0\\U0001bca3"),
+        ("a\U00013430\U0001343f", "a\\U00013430\\U0001343f"),
+        ("\ufe0fa\ufe00é\ufe0f", "\\ufe0fa\\ufe00é\\ufe0f"),
+        ("llama-3\ufe0f", "llama-3\\ufe0f"),
+        ("a\U000e0100", "a\\U000e0100"),
+        ("葛\U000e0100", "葛\U000e0100"),
+        ("1\ufe0f\u20e3 ❤\ufe0f ❤\ufe0f\u200d🔥 👩🏽\u200d🚀", "1\ufe0f\u20e3 ❤\ufe0f ❤\ufe0f\u200d🔥 👩🏽\u200d🚀"),
+        ("👩\u200d", "👩\\u200d"),
+        ("क्\u200dष", "क्\u200dष"),
         ("两行\n第二", "两行\\n第二"),
         ("می\u200cخواهم", "می\u200cخواهم"),  # Persian is written with it
         ("ខ្ញុំ\u200bចង់", "ខ្ញុំ\u200bចង់"),  # Khmer parts its words by it
@@ -81,6 +101,17 @@ def test_whatever_is_written_to_stdout_writing_it_does_not_fail(locale: str, mon
 def test_emoji_and_scripts_that_join_characters_keep_their_joiners() -> None:
     family = "👩\u200d👩\u200d👧 क्\u200dष"
     assert visible(family) == family
+
+
+def test_a_selector_that_comes_in_a_piece_of_its_own_stays() -> None:
+    assert "".join(map(visible, ["❤", "\ufe0f"])) == "❤\ufe0f"
+
+
+@given(
+    st.text(st.sampled_from("a1éا漢❤\u17b4\u180e\u200b\u200c\u200d\u20e3\u2028\u2800\ufe00\ufe0f\U000e0100\U0001f3fb"))
+)
+def test_a_line_that_was_made_safe_is_safe(text: str) -> None:
+    assert one_line(one_line(text)) == one_line(text)
 
 
 @given(st.text(st.characters(codec=None)))

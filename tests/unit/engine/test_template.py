@@ -176,6 +176,8 @@ def test_any_source_renders_or_is_a_template_error(source: str) -> None:
         ("{{ messages.append(1) }}", "fails: access to attribute 'append' of 'list' object is unsafe"),
         ("{% break %}", "fails: 'break' outside loop"),
         ("{% include 'x' %}", "was stopped: it asks for another template"),
+        ("{{ 1e999|int }}", "was stopped: a number is too large"),
+        ("{% if false %}{{ [-1e999] }}{% endif %}", "was stopped: a number is too large"),
         ("{{ 'a' * 10**9 }}", "was stopped: a repeated text or list is too long"),
     ],
 )
