@@ -7,6 +7,7 @@ ref: llama.cpp ggml/src/gguf.cpp
 
 import math
 import mmap
+import os
 import stat
 import struct
 from contextlib import suppress
@@ -41,11 +42,13 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_DIMS = 4
 MAX_NAME_BYTES = 63
-MAX_KEY_BYTES = 65535
+MAX_KEY_BYTES = 1024  # the format allows 65,535; published ones have some 50
+MAX_BYTES_OF_KEYS = 4 << 20  # of all of a file
 DEFAULT_ALIGNMENT = 32
 MAX_ALIGNMENT = 1 << 20
 MAX_ENTRIES = 1 << 16  # of metadata keys, and of tensors; the largest models have some 2,000
-MAX_TEXTS = 1 << 22  # in all arrays of a file; the largest vocabularies have 262,144, and as many merges
+MAX_TEXTS = 1 << 20  # in all arrays of a file; the largest vocabularies have 262,144, and twice as many merges
+MAX_HEADER_BYTES = 48 << 20  # to the end of the last tensor entry; the largest have some 20 MB
 EAGER_ITEMS = 4096  # arrays up to this length are read at once (per-layer values), longer ones on demand
 EAGER_BYTES = 8 << 20  # so much of all values together is read at once, the rest on demand
 
@@ -187,23 +190,26 @@ def read_header(path: Path) -> Header:
             raise MalformedFile(path, "it is a folder" if path.is_dir() else "it is no file", hint=_HINT)
         with open(path, "rb") as file:
             try:
-                view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                file_bytes = os.fstat(file.fileno()).st_size
+                view = mmap.mmap(file.fileno(), min(file_bytes, MAX_HEADER_BYTES), access=mmap.ACCESS_READ)
             except ValueError:
                 raise MalformedFile(path, "it is empty", hint=_HINT) from None
             with view:
-                return _Reader(path, view).read()
+                return _Reader(path, view, file_bytes).read()
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
 
 class _Reader:
-    """A cursor over the mapped file that never reads past its end."""
+    """A cursor over the mapped beginning of a file that never reads past its end, nor past where a header may end."""
 
-    def __init__(self, path: Path, view: mmap.mmap) -> None:
+    def __init__(self, path: Path, view: mmap.mmap, file_bytes: int) -> None:
         self.path = path
         self.view = view
         self.end = len(view)
+        self.file_bytes = file_bytes
         self.position = 0
+        self.key_bytes_left = MAX_BYTES_OF_KEYS
         self.eager_bytes_left = EAGER_BYTES
         self.texts_left = MAX_TEXTS
 
@@ -217,7 +223,7 @@ class _Reader:
             self._fail("it is big-endian" if swapped else f"its GGUF version is {version}, known are 2 and 3")
         n_tensors = self._number("Q", "the number of tensors")
         n_keys = self._number("Q", "the number of metadata keys")
-        left = self.end - self.position
+        left = self.file_bytes - self.position
         # The shortest key takes 8+1+4+1 bytes, the shortest tensor entry 8+1+4+8+4+8.
         for count, least, what in ((n_keys, 14, "metadata keys"), (n_tensors, 33, "tensors")):
             if count > left // least:
@@ -227,7 +233,7 @@ class _Reader:
         metadata: dict[str, Value] = {}
         places: dict[str, tuple[int, int]] = {}
         for _ in range(n_keys):
-            key = self._name("metadata key", MAX_KEY_BYTES)
+            key = self._key()
             if not key or key in metadata:
                 self._fail(f"the metadata key {_shown(key)} appears twice" if key else "a metadata key is empty")
             begin = self.position
@@ -255,11 +261,11 @@ class _Reader:
             )
         if tensors:
             needed = data_offset + tensors[-1].offset + tensors[-1].n_bytes
-            if needed > self.end:
-                self._fail(f"it is truncated, {self.end} bytes instead of {needed}")
+            if needed > self.file_bytes:
+                self._fail(f"it is truncated, {self.file_bytes} bytes instead of {needed}")
         if alignment > MAX_ALIGNMENT:  # a copy of it would begin with as many zeros
             self._fail(f"its alignment is {alignment}, at most {MAX_ALIGNMENT} can be")
-        return Header(self.path, version, metadata, tensors, alignment, data_offset, self.end, places)
+        return Header(self.path, version, metadata, tensors, alignment, data_offset, self.file_bytes, places)
 
     def _tensors(self, count: int, alignment: int) -> tuple[TensorEntry, ...]:
         tensors: list[TensorEntry] = []
@@ -319,7 +325,7 @@ class _Reader:
         elif item_kind in _SCALARS:
             size = _SIZES[item_kind] * count
             if size > self.end - self.position:
-                self._fail(f"the array {key} of {count} items runs past the end of the file")
+                self._fail_at_end(size, f"the array {key} of {count} items runs past the end of the file")
             if count <= EAGER_ITEMS and self._is_eager(32 * count):
                 values = struct.unpack_from(f"<{count}{_SCALARS[item_kind]}", self.view, self.position)
                 self.position += size
@@ -332,8 +338,9 @@ class _Reader:
     def _skip_strings(self, count: int, key: str) -> None:
         """Walk over string lengths: the hot loop of a large vocabulary, 0.1 µs a step."""
         view, end, position = self.view, self.end, self.position
+        cause = f"the array {key} of {count} texts runs past the end of the file"
         if count > (end - position) // 8:
-            self._fail(f"the array {key} of {count} texts runs past the end of the file")
+            self._fail_at_end(8 * count, cause)
         self.texts_left -= count
         if self.texts_left < 0:
             self._fail(f"its arrays hold more than {MAX_TEXTS} texts, with {key}")
@@ -342,9 +349,9 @@ class _Reader:
             for _ in range(count):
                 position += 8 + unpack(view, position)[0]
         except (struct.error, OverflowError):
-            position = end + 1
+            position = max(position, end + 1)
         if position > end:
-            self._fail(f"the array {key} of {count} texts runs past the end of the file")
+            self._fail_at_end(position - self.position, cause)
         self.position = position
 
     def _scalar(self, kind: int, key: str) -> Scalar:
@@ -356,7 +363,7 @@ class _Reader:
         code = _SCALARS[kind]
         size = _SIZES[kind]
         if size > self.end - self.position:
-            self._fail(f"it ends inside the value of {key}")
+            self._fail_at_end(size, f"it ends inside the value of {key}")
         value: Scalar = struct.unpack_from(f"<{code}", self.view, self.position)[0]
         self.position += size
         return value
@@ -364,10 +371,18 @@ class _Reader:
     def _number(self, code: str, what: str) -> int:
         size = struct.calcsize(f"<{code}")
         if size > self.end - self.position:
-            self._fail(f"it ends inside {what}" if self.position > 24 else f"it ends before {what}")
+            self._fail_at_end(size, f"it ends inside {what}" if self.position > 24 else f"it ends before {what}")
         value: int = struct.unpack_from(f"<{code}", self.view, self.position)[0]
         self.position += size
         return value
+
+    def _key(self) -> str:
+        begin = self.position
+        key = self._name("metadata key", MAX_KEY_BYTES)
+        self.key_bytes_left -= self.position - begin - 8
+        if self.key_bytes_left < 0:
+            self._fail(f"its metadata keys take more than {format_bytes(MAX_BYTES_OF_KEYS)}")
+        return key
 
     def _name(self, what: str, limit: int) -> str:
         length = self._length(f"a {what}")
@@ -385,7 +400,7 @@ class _Reader:
         """Read the length of a text that lies within the file."""
         length = self._number("Q", what)
         if length > self.end - self.position:
-            self._fail(f"the text of {length} bytes in {what} runs past the end of the file")
+            self._fail_at_end(length, f"the text of {length} bytes in {what} runs past the end of the file")
         return length
 
     def _take(self, length: int) -> bytes:
@@ -402,6 +417,12 @@ class _Reader:
             return False
         self.eager_bytes_left -= n_bytes
         return True
+
+    def _fail_at_end(self, n_bytes: int, cause: str) -> NoReturn:
+        """Say that so many bytes are not there, with this cause, or else that they are too far away."""
+        if n_bytes <= self.file_bytes - self.position:
+            cause = f"its header takes more than {format_bytes(MAX_HEADER_BYTES)}"
+        self._fail(cause)
 
     def _fail(self, cause: str) -> NoReturn:
         raise MalformedFile(self.path, cause, hint=_HINT)

@@ -9,16 +9,17 @@ import json
 import os
 import re
 import stat
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from owm.errors import MalformedFile, StoreError, Unsupported
 
-MAX_HEADER_BYTES = 100_000_000  # the official library's limit
-MAX_TENSORS = 200_000  # the largest checkpoints have some 91,000, over all their shards
-MAX_ITEMS = 1 << 21  # JSON values in a header; a matrix takes 8, the worst that passes takes some 400 MB for a moment
+MAX_HEADER_BYTES = 20_000_000  # the official library takes 100 MB; published ones have less than 10 MB
+MAX_TENSORS = 1 << 16  # in a file; the largest checkpoints have some 91,000, over more than a hundred shards
+# With these, the worst header that passes takes some 220 MiB for a moment: texts of wide characters.
+MAX_ITEMS = 10 * MAX_TENSORS  # JSON values in a header; a matrix takes 8
+MAX_PAIRS = 4 * MAX_TENSORS + 4096  # keys with their values in a header; a tensor takes 4
 MAX_NAME_CHARS = 1024
 MAX_DIMS = 8
 MAX_SIZE = 1 << 62  # of a dimension, of all of them together, and of an offset
@@ -132,8 +133,13 @@ class _Reader:
         n_items = sum(header.count(mark) for mark in (b",", b"[", b"{"))
         if n_items > MAX_ITEMS:
             self._fail(f"its header has {n_items} items, at most {MAX_ITEMS} can be")
+        n_pairs = header.count(b":")
+        if n_pairs > MAX_PAIRS:
+            self._fail(f"its header has {n_pairs} keys, at most {MAX_PAIRS} can be")
         try:
-            found: Any = json.loads(header.decode("utf-8"), object_pairs_hook=self._object)
+            text = header.decode("utf-8")
+            del header  # which is large
+            found: Any = json.loads(text, object_pairs_hook=self._object, parse_float=_no_number)
         except UnicodeDecodeError:
             self._fail("its header is not UTF-8 text")
         except json.JSONDecodeError as error:
@@ -153,7 +159,7 @@ class _Reader:
         """
         found = dict(pairs)
         if len(found) != len(pairs):
-            [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+            key = next(key for key, _ in pairs if found.pop(key, pairs) is pairs)
             self._fail(f"{_shown(key)} appears twice in its header")
         if found.keys() == _FIELDS:
             dtype, shape, offsets = found["dtype"], found["shape"], found["data_offsets"]
@@ -248,6 +254,10 @@ def _malformed(path: Path, cause: str) -> MalformedFile:
 def _is_unicode(text: str) -> bool:
     """Tell whether a text is free of half characters, which JSON can escape and UTF-8 cannot hold."""
     return text.isascii() or _SURROGATE.search(text) is None
+
+
+def _no_number(_digits: str) -> None:
+    """Take a number with a fraction, which no header has, unread: thousands of hundreds of digits are slow."""
 
 
 def _shown(name: str) -> str:

@@ -3,10 +3,8 @@
 ref: llama.cpp src/llama-vocab.cpp
 """
 
-import re
 import struct
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,30 +15,32 @@ _ENDS: dict[str | None, tuple[int | None, int | None]] = {
     "llama": (1, 2), "gpt2": (11, 11), "hybriddna": (11, 11), "whitespace": (11, 11), "gemma4": (None, None),
     "bert": (101, 102), "t5": (None, 1),
 }  # fmt: skip
-_ESCAPE = re.compile(rb"\\(?:x([0-9a-f]{2})|(.))", re.DOTALL)
-_ESCAPED = {bytes([byte]): bytes([byte]) for byte in range(256)} | {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
+_ESCAPED = {ord("\t"): b"\\t", ord("\n"): b"\\n", ord("\r"): b"\\r"}
 _NEVER_ADDS = ("rwkv", "test")
+_MAX_TABLE_BYTES = 4 << 20  # of characters; published ones have some 300 KB
 _N_OF_BLOCK = 256  # units of a table of characters that belong together: those that a byte can lead to
 
 
 def problems(header: "Header") -> Iterator[str]:
     """Name what llama.cpp would abort on."""
     kind = header.text("tokenizer.ggml.model")
-    raw = header.raw_items("tokenizer.ggml.tokens")
+    tokens = header.raw_items("tokenizer.ggml.tokens")
     # llama.cpp reads a token to its first zero byte and gives empty ones names of their own.
-    tokens = [token.partition(b"\0")[0] or b"[EMPTY_%d]" % i for i, token in enumerate(raw)]
+    for i, token in enumerate(tokens):
+        if not token or 0 in token:
+            tokens[i] = token.partition(b"\0")[0] or b"[EMPTY_%d]" % i
     known = set(tokens)
     if len(known) != len(tokens):
-        [(token, _)] = Counter(tokens).most_common(1)
+        token = _repeated(tokens, known)
         yield f"a token of its vocabulary appears twice: {token[:40].decode('utf-8', 'replace')!a}"
+        return
     # A SentencePiece vocabulary has to be able to write any byte.
     if kind == "llama" and any(b"<0x%02X>" % byte not in known and bytes([byte]) not in known for byte in range(256)):
         yield "its vocabulary has no token for some bytes"
     # So has one of RWKV, whose tokens are written with escapes, unless it has a token for what it does not know.
-    if kind == "rwkv" and _is_missing(header, "unknown", None, len(tokens)):
-        single = {_unescaped(token) for token in known if len(token) <= 4}
-        if any(bytes([byte]) not in single for byte in range(1, 256)):
-            yield "its vocabulary has neither a token for each byte nor one for what it does not know"
+    needs_bytes = kind == "rwkv" and _is_missing(header, "unknown", None, len(tokens))
+    if needs_bytes and any(known.isdisjoint(_spellings(byte)) for byte in range(1, 256)):
+        yield "its vocabulary has neither a token for each byte nor one for what it does not know"
     if tokens:
         yield from _of_ends(header, kind, len(tokens))
     elif header.metadata.get("tokenizer.ggml.tokens") == ():
@@ -73,14 +73,32 @@ def _is_missing(header: "Header", which: str, of_kind: int | None, n_tokens: int
     return all(not isinstance(token, int) or not 0 <= token < n_tokens for token in (said, of_kind))
 
 
-def _unescaped(token: bytes) -> bytes:
-    return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else _ESCAPED[found[2]], token)
+def _repeated(tokens: Sequence[bytes], left: set[bytes]) -> bytes:
+    """Find a token that comes twice, taking each out of the set of them all: a second set would be large."""
+    for token in tokens:
+        if token not in left:
+            return token
+        left.remove(token)
+    raise ValueError("no token appears twice")
+
+
+def _spellings(byte: int) -> list[bytes]:
+    """Return the tokens that are this byte alone once their escapes are undone."""
+    spelt = [bytes([byte]), b"\\x%02x" % byte]
+    if byte in _ESCAPED:
+        spelt.append(_ESCAPED[byte])
+    if byte not in b"tnr":
+        spelt.append(b"\\" + bytes([byte]))
+    return spelt
 
 
 def _of_characters(table: bytes) -> Iterator[str]:
     """Check a table for normalizing characters: a trie in an array, then the texts that its leaves point to."""
     if len(table) < 4:
         return  # llama.cpp refuses it
+    if len(table) > _MAX_TABLE_BYTES:
+        yield f"its table of characters has {len(table)} bytes, at most {_MAX_TABLE_BYTES} can be"
+        return
     [n_bytes] = struct.unpack_from("<I", table)
     units, texts = table[4 : 4 + n_bytes // 4 * 4], table[4 + n_bytes :]
     if not units or not texts:

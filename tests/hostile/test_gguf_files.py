@@ -57,12 +57,16 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         pack([text("k", 2**63)], n_keys=1) + bytes(99),
         "the text of 9223372036854775808 bytes in a metadata key runs past the end of the file",
     ),
-    "a key too long": (pack([key("k" * 65536, U8, 1)]), "a metadata key is 65536 bytes long, at most 65535 can be"),
+    "a key too long": (pack([key("k" * 1025, U8, 1)]), "a metadata key is 1025 bytes long, at most 1024 can be"),
+    "keys of megabytes": (
+        pack([key(f"{i:04}" + "\U0001f600" * 255, U8, 1) for i in range(4200)]),
+        "its metadata keys take more than 4.00 MiB",
+    ),
     "an empty key": (pack([key("", U32, 1)]), "a metadata key is empty"),
     "a key twice": (pack([key("k", U8, 1), key("k", U32, 2)]), "the metadata key 'k' appears twice"),
     "a key that is not UTF-8": (pack([key(b"\xff\xfe", U8, 1)]), "a metadata key is not UTF-8 text"),
     "a key with escapes": (pack([key(EVIL, 77, b"")]), "'\\x1b]0;owned\\x07\\x1b[2J\\u202e' has the unknown type 77"),
-    "a long key in a message": (pack([key("k" * 60_000, 77, b"")]), "kkk\\u2026' has the unknown type 77"),
+    "a long key in a message": (pack([key("k" * 1024, 77, b"")]), "kkk\\u2026' has the unknown type 77"),
     "an unknown type": (pack([key("k", 13, bytes(8))]), "the metadata key 'k' has the unknown type 13"),
     "no type": (pack([text("abc") + b"\0"]) + b"\0\0", "it ends inside 'abc'"),
     "a value cut short": (pack([key("abc", U64, b"\1\2\3")]), "it ends inside the value of 'abc'"),
@@ -106,7 +110,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     ),
     "more texts than any vocabulary": (
         pack([key("k", ARRAY, struct.pack("<IQ", STRING, 5_000_000) + bytes(8 * 5_000_000))]),
-        "its arrays hold more than 4194304 texts, with 'k'",
+        "its arrays hold more than 1048576 texts, with 'k'",
     ),
     "an array of arrays": (
         pack([key("k", ARRAY, struct.pack("<IQ", ARRAY, 1) + struct.pack("<IQ", U8, 0))]),
@@ -345,6 +349,74 @@ def test_a_huge_file_of_nothing_costs_nothing(file: Path) -> None:
             out.write(content)
             out.truncate(whole)
         assert refusal(file), name
+
+
+@pytest.mark.parametrize(("n_bytes", "count"), [(1 << 30, 64), (4088, 1 << 15)], ids=["of a gibibyte", "of a page"])
+def test_a_header_of_gigabytes_is_refused_where_it_becomes_too_long(n_bytes: int, count: int, file: Path) -> None:
+    """Sparse: texts that lie within the file, so far apart that to walk over them would bring all of it into memory."""
+    with open(file, "wb") as out:
+        out.write(pack([key("k", ARRAY, struct.pack("<IQ", STRING, count))]))
+        for _ in range(count):
+            out.write(struct.pack("<Q", n_bytes))
+            out.seek(n_bytes, os.SEEK_CUR)
+        out.truncate(count * (n_bytes + 8) + 100)
+    assert "its header takes more than 48.0 MiB" in str(refusal(file))
+
+
+def test_a_text_that_is_acted_upon_is_not_searched_through_gigabytes(file: Path) -> None:
+    with open(file, "wb") as out:
+        out.write(pack([key("tokenizer.chat_template", STRING, struct.pack("<Q", 4 << 30))], n_keys=2))
+        out.truncate(5 << 30)
+    assert "its header takes more than 48.0 MiB" in str(refusal(file))
+
+
+def test_a_table_of_characters_of_megabytes_is_refused(file: Path) -> None:
+    table = struct.pack("<I", 5 << 20) + bytes(5 << 20) + b"a\0"
+    raw = struct.pack("<IQ", U8, len(table)) + table
+    model, tokens = key("tokenizer.ggml.model", STRING, "t5"), array("tokenizer.ggml.tokens", STRING, ["a", "b"])
+    file.write_bytes(pack([model, tokens, key("tokenizer.ggml.precompiled_charsmap", ARRAY, raw)]))
+    header = read_header(file)
+    with pytest.raises(MalformedFile, match="its table of characters has 5242886 bytes, at most 4194304 can be"):
+        header.check_vocabulary()
+
+
+WORST = """
+import sys, time
+from pathlib import Path
+import owm.formats.vocabulary
+from owm.errors import MalformedFile
+from owm.formats.gguf import read_header
+def peak():
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) >> 10
+before, began = peak(), time.process_time()
+header = read_header(Path(sys.argv[1]))
+read = time.process_time()
+try:
+    header.check_vocabulary()
+except MalformedFile as error:
+    assert "appears twice" in str(error)
+else:
+    raise SystemExit("it was taken")
+print(read - began, time.process_time() - read, peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_the_worst_header_of_all_stays_within_its_bounds(file: Path) -> None:
+    """As many keys, wide texts, tensors and tokens as are taken, of which the last comes twice; file pages count."""
+    n, n_tokens, wide = 1 << 16, 1 << 20, "\U0001f600"
+    tokens = b"".join(text(b"%019x" % i) for i in [*range(n_tokens - 1), 0])
+    keys = [
+        key("tokenizer.ggml.tokens", ARRAY, struct.pack("<IQ", STRING, n_tokens) + tokens),
+        *(key(f"{wide}{i:05}".ljust(57, "a"), STRING, wide.ljust(117, "a")) for i in range(n - 1)),
+    ]
+    tensors = [tensor(f"{wide}{i:05}".ljust(60, "a"), (32, 1, 1, 1), 0, 128 * i) for i in range(n)]
+    file.write_bytes(pack(keys, tensors, bytes(128 * n)))
+    read, checked, grown = map(float, finish(start(["-c", WORST, file])).split())
+    assert read < 2
+    assert checked < 2
+    assert grown < 256
 
 
 def test_every_cut_of_a_header_is_refused(file: Path) -> None:

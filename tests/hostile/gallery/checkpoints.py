@@ -23,16 +23,16 @@ def entry(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
-@checkpoint("the length of its header is 18446744073709551615 bytes, at most 100000000 can be")
+@checkpoint("the length of its header is 18446744073709551615 bytes, at most 20000000 can be")
 def header_of_every_length() -> bytes:
     """A header of 2^64 - 1 bytes."""
     return frame("{}", length=2**64 - 1)
 
 
-@checkpoint("it is truncated, its header of 99999999 bytes runs past the end of the file")
+@checkpoint("it is truncated, its header of 19999999 bytes runs past the end of the file")
 def header_longer_than_the_file() -> bytes:
-    """A header of 100 MB in a file of ten bytes."""
-    return frame("{}", length=99_999_999)
+    """A header of 20 MB in a file of ten bytes."""
+    return frame("{}", length=19_999_999)
 
 
 @checkpoint("its header is nested too deeply")
@@ -41,7 +41,7 @@ def nested_header() -> bytes:
     return frame('{"t":' + "[" * 100_000 + "]" * 100_000 + "}")
 
 
-@checkpoint("items, at most 2097152 can be")
+@checkpoint("items, at most 655360 can be")
 def header_of_millions() -> bytes:
     """Three million lists of nothing: 9 MB of text, 200 MB of objects."""
     return frame('{"t":[' + "[]," * 3_000_000 + "[]]}")

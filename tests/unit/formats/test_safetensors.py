@@ -67,7 +67,7 @@ def test_a_name_is_kept_as_it_is(file: Path) -> None:
 
 
 def test_the_time_of_a_large_header_grows_with_its_length(file: Path) -> None:
-    """Of 100,000 tensors (mixtures of experts have one for each expert): no step compares each with each."""
+    """Of 60,000 tensors (mixtures of experts have one for each expert): no step compares each with each."""
     entry = (
         '"model.layers.{}.mlp.experts.{}.down_proj.weight":{{"dtype":"F8_E4M3","shape":[2,4],"data_offsets":[{},{}]}}'
     )
@@ -79,7 +79,7 @@ def test_the_time_of_a_large_header_grows_with_its_length(file: Path) -> None:
         assert len(read_header(file).tensors) == n_tensors
         return time.process_time() - began
 
-    assert seconds(100_000) < 100 * seconds(5_000)  # 20 times the tensors: 400 times the time if all met all
+    assert seconds(60_000) < 100 * seconds(3_000)  # 20 times the tensors: 400 times the time if all met all
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40).filter(lambda n: n != "__metadata__")
