@@ -7,6 +7,7 @@ from pathlib import Path
 
 from owm.convert.checkpoint import INDEX, read_json, weight_files
 from owm.errors import MalformedFile, StoreError
+from owm.formats import safetensors
 from owm.store.checkpoint import CheckpointPlan
 from owm.store.names import safe_component
 from owm.store.sources.base import RemoteFile
@@ -14,7 +15,7 @@ from owm.temporary import temporary_folder
 from owm.units import format_bytes
 
 FIRST_BYTES = 1 << 20
-MAX_HEADER_BYTES = 64 << 20
+MAX_HEADER_BYTES = 8 + safetensors.MAX_HEADER_BYTES
 MAX_SIDE_BYTES = 128 << 20  # of one small file; the largest tokenizers take some 40 MB
 
 
