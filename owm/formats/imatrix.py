@@ -24,6 +24,7 @@ SUMS, COUNTS = ".in_sum2", ".counts"
 MAX_ENTRIES = 1 << 16
 MAX_NAME_BYTES = 4096
 MAX_COUNT = float(1 << 53)
+MAX_MEAN = 1e15  # of squares, far past what a model computes with; ggml aborts on more. ref: native/quants.py
 _HINT = "the file is damaged, cut short or no importance matrix; compute it again"
 _OTHER_MODEL = "compute one for this model: `owm imatrix`"
 
@@ -129,6 +130,8 @@ def read_imatrix(path: Path) -> Imatrix:
         # The sum of all is finite only if each is, and costs no copy; float64 cannot overflow here.
         if not np.isfinite(entry.sums.sum(dtype=np.float64)) or entry.sums.min() < 0:
             _fail(path, f"{_shown(name)} has values that no sum of squares can have")
+        if (entry.sums.max(axis=1) > MAX_MEAN * np.maximum(entry.counts, 1)).any():
+            _fail(path, f"{_shown(name)} has values that are too large: more than {MAX_MEAN:.0e} a row")
     return found
 
 

@@ -9,7 +9,14 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 _INTO_F32 = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"}
 _FROM_F32 = {"F16": "ggml_fp32_to_fp16_row", "BF16": "ggml_fp32_to_bf16_row"}
+# Past these, sums of importance * value**3 over a block leave float32 (256 * 1e15 * 1e18 * a level is within), and
+# asserts of ggml's quantizers abort the process. No sound model comes near.
+MAX_VALUE, MAX_WEIGHT = 1e6, 1e15
 _Row = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+
+class OutOfRange(ValueError):
+    """Values that ggml's quantizers would abort the process on, or NaN; the message completes "NAME has …"."""
 
 
 class _Traits(ctypes.Structure):
@@ -99,8 +106,13 @@ def quantize(block: Array, type_name: str, weights: Array | None = None, *, into
     Args:
         weights: importance of each column of these rows, float32; some types cannot be made without.
         into: the matrix to fill, a new one if there is none.
+
+    Raises:
+        OutOfRange: values, or weights, that ggml would abort on.
     """
     block = np.ascontiguousarray(block, np.float32)
+    if not (block.min(initial=0) >= -MAX_VALUE and block.max(initial=0) <= MAX_VALUE):  # NaN is neither
+        raise OutOfRange(f"values beyond ±{MAX_VALUE:,.0f}, or that are no numbers")
     n_rows, width = block.shape
     made = np.empty((n_rows, quant_row_bytes(type_name, width)), np.uint8) if into is None else into
     assert made.shape == (n_rows, quant_row_bytes(type_name, width))
@@ -109,6 +121,8 @@ def quantize(block: Array, type_name: str, weights: Array | None = None, *, into
     if weights is not None:
         weights = np.ascontiguousarray(weights, np.float32)
         assert weights.shape == (width,)
+        if not (weights.min(initial=0) >= 0 and weights.max(initial=0) <= MAX_WEIGHT):
+            raise OutOfRange(f"importances below 0 or beyond {MAX_WEIGHT:.0e}, or that are no numbers")
         pointer = weights.ctypes.data
     kinds = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *(ctypes.c_int64,) * 3, ctypes.c_void_p)
     chunk = _function("ggml_quantize_chunk", ctypes.c_size_t, *kinds)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from owm.errors import Damaged
-from owm.native.quants import is_valid
+from owm.native.quants import OutOfRange, is_valid
 from owm.pipeline.plan import PlannedTensor
 from owm.pipeline.rows import QUANT_BLOCKS, Array, DType
 from owm.pipeline.values import count_not_finite, encode
@@ -44,7 +44,13 @@ def encode_block(targets: Sequence[PlannedTensor | None], begin: int, end: int) 
                 hint="the source is damaged, or was published so: F16, BF16 and F32 keep them as they are",
             )
         if (made := done.get(target.type_name)) is None:
-            made = done[target.type_name] = encode(rows, dtype, target.type_name, _weights_of(target, begin))
+            try:
+                made = done[target.type_name] = encode(rows, dtype, target.type_name, _weights_of(target, begin))
+            except OutOfRange as error:
+                raise Damaged(
+                    f"{target.name} has {error}, which cannot be quantized to {target.type_name}",
+                    hint="the source is damaged, or was published so: F16, BF16 and F32 keep what they can hold",
+                ) from error
         raw = np.ascontiguousarray(made).view(np.uint8).reshape(-1)
         assert len(raw) == (end - begin) * target.row_bytes, f"{target.name}: {len(raw)} bytes"
         if is_made and not is_valid(raw, target.type_name):

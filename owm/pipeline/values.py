@@ -36,6 +36,9 @@ def encode(block: Array, dtype: DType, type_name: str, weights: Array | None = N
 
     Args:
         weights: importance of the columns, float32, for types that are quantized.
+
+    Raises:
+        quants.OutOfRange: ggml would abort on the values or the weights.
     """
     if dtype == type_name:
         return block

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from owm.errors import Damaged
 from owm.events import Advanced, Finished, Sink, Started, ignore
 from owm.formats.gguf import DEFAULT_ALIGNMENT, TENSOR_TYPES
 from owm.hardware import probe
@@ -78,6 +79,9 @@ def measure(
     Args:
         names: the tensors to measure.
         sample_values: values of all tensors together to quantize in each type.
+
+    Raises:
+        Damaged: a tensor has values that cannot be quantized.
     """
     began = time.monotonic()
     tensors = [tensor for tensor in source.tensors if tensor.name in names]
@@ -135,7 +139,10 @@ def _errors(tensor: PlannedTensor, types: Sequence[str], n_values: int) -> Error
             columns += squares
             energy += squares if importance is None else squares * importance
             for name in fitting:
-                made = quants.into_f32(quants.quantize(part, name, importance), name)
+                try:
+                    made = quants.into_f32(quants.quantize(part, name, importance), name)
+                except quants.OutOfRange as error:
+                    raise Damaged(f"{tensor.name} has {error}, which cannot be quantized") from error
                 squares = _squares(np.subtract(part, made, out=made))
                 lost[name] += squares if importance is None else squares * importance
     if not energy.any():  # a tensor of zeros loses nothing

@@ -52,6 +52,9 @@ MALFORMED = {
     "sums that do not divide": (pack(entry(f32(1, 2, 3), f32(1, 2))), "'a' has 3 sums for 2 matrices"),
     "sums that are no number": (pack(entry(f32(1, np.nan), f32(1))), "'a' has values that no sum of squares can have"),
     "endless sums": (pack(entry(f32(1, np.inf), f32(1))), "values that no sum of squares can have"),
+    "huge sums": (pack(entry(f32(1, 3e38), f32(9e9))), "'a' has values that are too large: more than 1e+15 a row"),
+    "huge sums of one expert": (pack(entry(f32(1, 1, 1, 1e19), f32(9e9, 9))), "'a' has values that are too large"),
+    "huge sums without a row": (pack(entry(f32(1e16), f32(0))), "'a' has values that are too large"),
     "negative sums": (pack(entry(f32(1, -1), f32(1))), "values that no sum of squares can have"),
     "negative counts": (pack(entry(f32(1), f32(-1))), "'a' has counts that cannot be"),
     "endless counts": (pack(entry(f32(1), f32(np.inf))), "'a' has counts that cannot be"),
@@ -73,6 +76,7 @@ MALFORMED = {
     "values past the end": (old(1, 1, b"a", 1, (1 << 31) - 1), "it ends inside 'a'"),
     "an entry twice": (old(2, *(1, b"a", 1, 1, f32(1).tobytes()) * 2), "the entry 'a' appears twice"),
     "an old sum that is no number": (old(1, 1, b"a", 1, 1, f32(np.nan).tobytes()), "no sum of squares can have"),
+    "a huge old sum": (old(1, 1, b"a", 2, 1, f32(3e38).tobytes()), "'a' has values that are too large"),
     "an old tail cut short": (old(1, 1, b"a", 1, 1, f32(1).tobytes(), b"xx"), "it ends inside the number of chunks"),
     "an old text past the end": (old(1, 1, b"a", 1, 1, f32(1).tobytes(), 3, 99), "it ends inside the name of the text"),
 }
@@ -89,6 +93,14 @@ def test_a_malformed_file_is_refused_with_its_own_cause(name: str, tmp_path: Pat
     assert caught.value.kind == "importance matrix"
     assert caught.value.hint
     assert str(caught.value).isprintable()
+
+
+def test_large_sums_of_many_rows_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "imatrix.gguf"
+    file.write_bytes(pack(entry(f32(0, 1e-45, 9e24), f32(1e10))))
+    weights = read_imatrix(file).weights("a")
+    assert weights is not None
+    assert weights.max() < 1e15
 
 
 def test_a_folder_is_no_importance_matrix(tmp_path: Path) -> None:

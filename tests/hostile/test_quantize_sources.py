@@ -4,6 +4,8 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +162,64 @@ def test_a_model_file_is_no_importance_matrix(model: Path, capsys: pytest.Captur
     code, _, err = quantize(capsys, model, "Q4_0", "-o", "x.gguf", "--imatrix", model)
     assert code == 7, err
     assert "m.gguf" in error_of(err)
+
+
+# -- values that ggml would abort the process on ----------------------------------------------------------------------
+
+EXTREMES = {
+    "huge": ((3e38, -3e38), None),
+    "huge and tiny": ((1e38, -1e-40, 1.0), None),
+    "just too large": ((1.1e6, -1e-45), None),
+    "just within": ((1e6, -1e6, 1e-45, -1e-45, 0.0), None),
+    "tiny": ((1e-45, -1e-45, 0.0), (1e-45, 0.0)),
+    "a huge importance": ((1.0, -0.5, 0.25), (3e38, 1e-45)),
+    "an importance below zero": ((1.0, -0.5, 0.25), (1.0, -1.0)),
+    "an importance that is no number": ((1.0, -0.5, 0.25), (1.0, float("nan"))),
+    "both just within": ((1e6, -1e-38, -1e6), (1e15, 1e-45, 0.0)),
+}
+ABORTING = """
+import sys
+import numpy as np
+from owm.native import quants
+
+for name in (name for name in quants.type_ids() if quants.can_quantize(name)):
+    for values, weights in eval(sys.argv[1], {"nan": float("nan")}):
+        block = np.resize(np.array(values, np.float32), (2, 512))
+        made = np.resize(np.array(weights or (1.0,), np.float32), 512)
+        try:
+            quants.quantize(block, name, made if weights or quants.requires_weights(name) else None)
+        except quants.OutOfRange as error:
+            print(name, error)
+        else:
+            print(name, "made")
+"""
+
+
+def test_no_values_abort_a_quantizer() -> None:
+    """In a process of its own: what is not refused ends it."""
+    cases = list(EXTREMES.values())
+    done = subprocess.run([sys.executable, "-c", ABORTING, repr(cases)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    outcomes = ["values", "values", "values", "made", "made", "importances", "importances", "importances", "made"]
+    assert len(lines) >= 20 * len(cases)
+    assert [line.split()[1] for line in lines] == outcomes * (len(lines) // len(cases))
+
+
+@pytest.mark.parametrize("source", ["huge", "huge and tiny"])
+def test_huge_values_are_one_error(model: Path, capsys: pytest.CaptureFixture[str], source: str) -> None:
+    from owm.formats.gguf import read_header
+
+    write_tiny_gguf(model, n_embd=256, n_blocks=1)
+    header, raw = read_header(model), bytearray(model.read_bytes())
+    found = next(found for found in header.tensors if found.name == "blk.0.ffn_down.weight")
+    begin = header.data_offset + found.offset
+    raw[begin : begin + found.n_bytes] = np.resize(np.array(EXTREMES[source][0], "<f4"), found.n_elements).tobytes()
+    model.write_bytes(raw)
+    code, out, err = quantize(capsys, model, "IQ3_S", "-o", "x.gguf")
+    assert (code, out) == (7, ""), err
+    assert "blk.0.ffn_down.weight has values beyond ±1,000,000" in error_of(err)
+    assert not model.with_name("x.gguf").exists()
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
