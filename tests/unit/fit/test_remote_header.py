@@ -185,7 +185,7 @@ def test_a_damaged_header_is_refused_in_bounded_time(content: bytes) -> None:
 
 def test_a_header_that_has_no_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(header, "MAX_BYTES", 4 << 20)
-    endless = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + packed_gguf.text("a") + struct.pack("<IIQ", 9, 8, 1 << 22)
+    endless = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + packed_gguf.text("a") + struct.pack("<IIQ", 9, 8, 1 << 20)
     with pytest.raises(MalformedFile, match="larger than 4"):
         fetched(endless + bytes(16 << 20))
 
