@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from owm.library.provenance import BESIDE
 from owm.units import format_bytes
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def lines(found: "Provenance", name: str | None = None) -> Iterator[str]:
     yield from (INDENT + line for line in _body(found, is_unchecked=found.is_unchecked))
 
 
-def _body(found: "Provenance", *, is_unchecked: bool) -> Iterator[str]:
+def _body(found: "Provenance", *, is_unchecked: bool, is_parent: bool = False) -> Iterator[str]:
     if found.kind == "published":
         how = "said to be published" if is_unchecked else "published"
         yield f"{how}: {found.source} at commit {found.commit or _UNKNOWN}"
@@ -29,11 +30,11 @@ def _body(found: "Provenance", *, is_unchecked: bool) -> Iterator[str]:
         yield f"file: {file.path}  {size}  sha256 {file.sha256 or _UNKNOWN}"
     for key, value in found.claims.items():
         yield f"it says of itself, unchecked: {key} = {value}"
-    if found.ends is not None:
+    if found.ends is not None and not (is_parent and found.ends == BESIDE):  # which was said once
         yield f"ends here: {found.ends}"
     for parent in found.parents:
         yield f"{'said to be made from' if is_unchecked else 'made from'} {parent.name}"
-        yield from (INDENT + line for line in _body(parent, is_unchecked=is_unchecked))
+        yield from (INDENT + line for line in _body(parent, is_unchecked=is_unchecked, is_parent=True))
 
 
 def _recipe(recipe: Mapping[str, Any], how: str) -> Iterator[str]:

@@ -128,8 +128,7 @@ class Lineages:
             return self._made("made", name, found.ref, found.commit, facts, found.made_from, ())
         if (said := beside(model.path, files)) is not None:
             line = self._made("made", name, said.ref, said.commit, facts, said.made_from, ())
-            why = BESIDE if line.ends is None else f"{BESIDE}; {line.ends}"
-            return replace(line, ends=why, claims=claims_of(model.path), is_unchecked=True)
+            return replace(_unchecked(line), claims=claims_of(model.path))
         why = "nothing on this machine says where the file is from"
         return Provenance("file", name, files=facts, ends=why, claims=claims_of(model.path))
 
@@ -232,6 +231,12 @@ class Lineages:
         if isinstance(known, Manifest) and known.source != "local":
             return Provenance("published", name, known.ref, known.commit, files)
         return _end(name, source, commit, files, made_from)
+
+
+def _unchecked(line: Provenance) -> Provenance:
+    """Return what a manifest beside a file says, each generation of it marked as hearsay."""
+    why = BESIDE if line.ends is None else f"{BESIDE}; {line.ends}"
+    return replace(line, ends=why, parents=tuple(map(_unchecked, line.parents)), is_unchecked=True)
 
 
 def _end(

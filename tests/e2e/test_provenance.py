@@ -193,6 +193,7 @@ def test_what_only_a_manifest_beside_a_file_says_is_not_believed(owm: Owm, tmp_p
     found = verified(owm, "./strange.gguf")
     assert found["is_complete"] is False
     assert found["ends"] == "only a manifest beside the file says how it was made, which nobody has checked"
+    assert not any(parent["is_complete"] for parent in found["parents"])
     assert found["claims"]["general.author"] == "nobody"
     assert found["parents"][0]["source"] == "acme/tiny"
     tree = owm("show", "./strange.gguf", "--provenance")
