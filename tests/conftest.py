@@ -1,7 +1,8 @@
 """Every test starts from an empty home, no network and no settings of the person who runs it."""
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from owm.paths import hub_cache, owm_home
 from owm.store import pull, refs
 from owm.store.local import Store
 from support.hub_server import HubServer
-from support.run import ROOT
+from support.run import ROOT, Output, run_here
 
 settings.register_profile(
     "owm",
@@ -107,3 +108,17 @@ def smollm2_path() -> Path:
     assert model.manifest is not None
     assert model.manifest.files[0].sha256 == SMOLLM2_SHA256
     return model.path
+
+
+@pytest.fixture
+def owm(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Output]:
+    """Run a command in this process, in the test's folder; it has to end well."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+
+    def called(*args: str | Path, code: int | None = 0) -> Output:
+        said = run_here(capsys, *args)
+        assert code is None or said.exit_code == code, said.stderr
+        return said
+
+    return called

@@ -19,10 +19,10 @@ from owm.errors import OwmError
 TEMPORARY = re.compile(
     r"\.incomplete(/|$|\.json$|\.json\.new$|\.journal$)"
     r"|\.owm\.incomplete|\.damaged$|/log\.db-(wal|shm|journal)$"
-    r"|^owm/work/|^owm/(models|hub)\.(new|old)(/|$)|^owm/move-(models|hub)\.json$|^owm/locks/|/\.locks/|\.lock$|^tmp/"
+    r"|^owm/work[/]|^owm/(models|hub)\.(new|old)(/|$)|^owm/move-(models|hub)\.json$|^owm/locks/|/\.locks/|\.lock$|^tmp/"
     r"|^hf/hub\.(new|old)(/|$)|/tmp[^/]+/dummy_file_(src|dst)$"  # the Hub library tries out links
 )
-LEFT = re.compile(r"\.incomplete|\.damaged$|^owm/work/[^.]|^tmp/|\.(new|old)(/|$)|^owm/move-")
+LEFT = re.compile(r"\.incomplete|\.damaged$|^owm/work[/][^.]|^tmp/|\.(new|old)(/|$)|^owm/move-")
 RANDOM_NAME = re.compile(r"(?<=^owm/sessions/)[^/]+(?=\.jsonl$)")
 NO_TARGET = "a link to nothing"
 _N_SAID = 4  # turns that a command with two questions adds

@@ -1,6 +1,5 @@
 """`owm quantize --reproduce`: made again from the manifest, byte for byte, or the first difference said."""
 
-import io
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from owm.quality import certificate
 from owm.store import manifest
 from owm.store.local import Store
 from support.hub_server import HubServer, Repo
-from support.run import Output, finish, run_here, start
+from support.run import Output, finish, start
 from support.tiny_checkpoint import files_of, write_tiny_checkpoint
 from support.tiny_gguf import tiny_gguf, write_tiny_gguf
 
@@ -31,20 +30,6 @@ pytestmark = pytest.mark.slow
 KEYS = {"name", "is_identical", "difference", "sha256", "size_bytes", "versions", "notes"}
 DIFFERENCE_KEYS = {"kind", "name", "number", "offset", "recorded", "built", "sentence"}
 Owm = Callable[..., Output]
-
-
-@pytest.fixture
-def owm(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owm:
-    """Run a command in this process, in the test's folder; it has to end well."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-
-    def called(*args: str | Path, code: int | None = 0) -> Output:
-        said = run_here(capsys, *args)
-        assert code is None or said.exit_code == code, said.stderr
-        return said
-
-    return called
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What a model was made of, found again: on the word of a manifest beside a file, anybody's, only what is safe."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ from owm.library import recipes
 from owm.store import manifest
 from owm.store.local import Store
 from support.hub_server import HubServer, Repo
-from support.run import Output, run_here
+from support.run import Output
 from support.tiny_checkpoint import files_of, write_tiny_checkpoint
 from support.tiny_gguf import write_tiny_gguf
 
@@ -36,20 +35,6 @@ def bounded() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def owm(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owm:
-    """Run a command in this process, in the test's folder; it has to end well."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
-
-    def called(*args: str | Path, code: int | None = 0) -> Output:
-        said = run_here(capsys, *args)
-        assert code is None or said.exit_code == code, said.stderr
-        return said
-
-    return called
 
 
 def put(folder: Path, changes: Mapping[str, Any], outer: Mapping[str, Any] | None = None) -> Path:
