@@ -28,7 +28,7 @@ def command(
         bool,
         typer.Option(
             "--privacy",
-            help="Have a model answer where no socket for the internet can be opened: in run, chat, batch and bench.",
+            help="Have a model answer where no network socket can be opened: in run, chat, batch and bench.",
         ),
     ] = False,
     hub: Annotated[
@@ -160,7 +160,7 @@ def _terminal_line() -> str:
 
 def _privacy_lines(shown: "Privacy") -> list[str]:
     ways = {
-        "filter": "the kernel would have ended it at its first socket for the internet (seccomp)",
+        "filter": "the kernel would have ended it at its first network socket (seccomp)",
         "namespace": "its network had no device at all (a namespace)",
         "sandbox": "the system refused it all of the network (sandbox)",
     }

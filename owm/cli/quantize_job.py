@@ -120,6 +120,8 @@ class Job:
 
     def write(self, paths: Sequence[Sequence[Path]] | None) -> None:
         """Say what will be written, and write it into the store or to `paths`."""
+        from owm.native.ggml import unheard
+
         types = ", ".join(f"{each.label} ({format_bytes(each.plan.n_bytes)})" for each in self.planned)
         self.out.note(f"quantizing {self.source.name} to {types}")
         began = perf_counter()
@@ -128,7 +130,7 @@ class Job:
             "memory_bytes": self.resources.memory_bytes,
         }
         try:
-            with progress(self.out) as sink:
+            with progress(self.out) as sink, unheard():
                 if paths is None:
                     self.models = quantizing.store(
                         self.source, self.planned, self.child, self.store, made_by=self._made_by, sink=sink, **options

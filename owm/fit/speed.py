@@ -150,8 +150,8 @@ class _Clock:
         share, n_own = self._touched(matrix, n_columns)
         n_rows = matrix.n_rows * share
         rate, factor = self._rate(matrix)
-        cached = rate.cached.seconds(n_rows, matrix.n_values) * factor
-        streamed = max(cached, rate.streamed.seconds(n_rows, matrix.n_values) * factor)
+        cached = rate.cached.seconds(n_rows, matrix.n_values) * factor + rate.cached_once
+        streamed = max(cached, rate.streamed.seconds(n_rows, matrix.n_values) * factor + rate.streamed_once)
         column = rate.expert_column if matrix.n_experts else rate.column
         further = max(0.0, n_own - 1) * column.seconds(n_rows, matrix.n_values)
         from_cache = cached + further
@@ -163,7 +163,7 @@ class _Clock:
         """Return the seconds of a product with all columns of a prompt."""
         rate, _ = self._rate(matrix)
         if not matrix.n_experts:
-            return rate.column.seconds(matrix.n_rows, matrix.n_values) * PROMPT
+            return rate.column.seconds(matrix.n_rows, matrix.n_values) * PROMPT + rate.cached_once
         return self._step(matrix, PROMPT)[0]
 
     def _touched(self, matrix: Matrix, n_columns: int) -> tuple[float, float]:
@@ -199,7 +199,7 @@ class _Clock:
         return self._work.n_decaying * rest.decaying + self._work.n_state * rest.state
 
     def _nodes(self, n_columns: int) -> float:
-        """Return what the graph's nodes take, and that they are nodes. One column is for one thread."""
+        """Return what the nodes that are no products take, and the graph. One column is for one thread."""
         rest, work, n_threads = self._rest, self._work, self._rates.n_threads
         values = work.n_node_values * rest.value * n_columns * n_threads / min(n_columns, n_threads)
-        return rest.graph + work.n_nodes * rest.node + len(work.matrices) * rest.product + values
+        return rest.graph + work.n_nodes * rest.node + values

@@ -23,6 +23,8 @@ WITHIN = 1.05  # of the best
 CPU_SHARE = 0.9  # of the time that the threads could have had
 
 MATRIX_BYTES = 4 << 20
+SMALL_BYTES = 96 << 10  # of a matrix that is so small that what a product takes whatever its rows can be seen
+MAX_SMALL = 1024  # such matrices, at most
 CACHED_BYTES = 8 << 20  # of matrices that caches hold, at most; and a quarter of the last cache
 MIN_STREAMED_BYTES, MAX_STREAMED_BYTES = 48 << 20, 512 << 20
 STREAMED_TIMES = 3  # as many times as the last caches together
@@ -58,6 +60,8 @@ class Product:
         streamed: for one column, the weights from memory.
         cached: for one column, the weights from caches.
         column: for each of many columns.
+        streamed_once, cached_once: seconds of a product whatever its rows: until the threads have begun and the weights
+            come at full rate, and until the last thread is done.
         is_packed: llama.cpp keeps such weights in an order of its own, in which products with experts are as fast as
             others. Where it does not, each of their columns is multiplied by itself.
     """
@@ -65,6 +69,8 @@ class Product:
     streamed: Line
     cached: Line
     column: Line
+    streamed_once: float = 0.0
+    cached_once: float = 0.0
     is_packed: bool = False
 
     @property
@@ -88,7 +94,6 @@ class Rest:
     Attributes:
         graph: seconds of a graph, whatever is in it.
         node: of a node that computes next to nothing.
-        product: of a product with next to no weights.
         value: for each value of a node, where many tokens are read at once.
         decaying: for each value of a recurrent state that has a decay of its own, for each token.
         state: for each value of another recurrent state, for each token.
@@ -96,7 +101,6 @@ class Rest:
 
     graph: float
     node: float
-    product: float
     value: float
     decaying: float
     state: float
@@ -178,15 +182,13 @@ class Measuring:
             graph = self._best(operation)
             operation.chain(n_values=256, n_columns=1, n_nodes=1 + N_NODES)
             node = max(0.0, self._best(operation) - graph) / N_NODES
-            operation.multiply("q8_0", n_out=8, n_in=32, n_columns=1, n_weights=N_NODES, in_one=True)
-            product = max(node, (self._best(operation) - graph) / N_NODES)
             operation.chain(n_values=LONG, n_columns=PROMPT, n_nodes=4)
             value = self._best(operation) / 4 / LONG / PROMPT
             operation.scan(n_state=16, head_size=1, n_heads=LONG, n_columns=1, n_layers=8)
             decaying = max(0.0, self._best(operation, n_graphs=8) - graph) / 16 / LONG
             operation.scan(n_state=128, head_size=64, n_heads=32, n_columns=1, n_layers=8)
             state = max(0.0, self._best(operation, n_graphs=8) - graph) / 128 / 64 / 32
-        return Rest(graph, node, product, value, decaying, state)
+        return Rest(graph, node, value, decaying, state)
 
     def product(self, type_name: str) -> Product:
         """Measure products with weights of a type (`Q4_K`).
@@ -206,26 +208,44 @@ class Measuring:
         is_packed = False
         with self._operation() as operation:
 
-            def row(n_values: int, n_bytes: int) -> float:
+            def rows(n_values: int, n_bytes: int) -> tuple[int, float]:
                 n_out = max(64, min(MATRIX_BYTES, n_bytes) // row_bytes(name, n_values) // 64 * 64)
                 n_weights = max(1, round(n_bytes / (n_out * row_bytes(name, n_values))))
                 operation.multiply(name, n_out=n_out, n_in=n_values, n_columns=1, n_weights=n_weights, as_loaded=True)
-                return self._best(operation, n_graphs=n_weights) / n_out
+                return n_out, self._best(operation, n_graphs=n_weights)
+
+            def few_rows(n_bytes: int) -> tuple[int, float]:
+                wanted = max(SMALL_BYTES, n_bytes // MAX_SMALL)
+                n_out = max(64, wanted // row_bytes(name, SHORT) // 64 * 64)
+                n_weights = max(1, round(n_bytes / (n_out * row_bytes(name, SHORT))))
+                operation.multiply(
+                    name, n_out=n_out, n_in=SHORT, n_columns=1, n_weights=n_weights, as_loaded=True, in_one=True
+                )
+                return n_out, self._best(operation) / n_weights
+
+            def one_column(n_bytes: int) -> tuple[float, Line]:
+                """Return what a product takes whatever its rows, and what these take."""
+                (n_few, few), (n_many, many) = few_rows(n_bytes), rows(SHORT, n_bytes)
+                n_long, long = rows(LONG, n_bytes)
+                once = 0.0
+                if n_many > n_few:
+                    once = min(few, max(0.0, few - n_few * (many - few) / (n_many - n_few)))
+                return once, _line(max(0.0, many - once) / n_many, max(0.0, long - once) / n_long)
 
             def column(n_values: int) -> float:
                 nonlocal is_packed
                 is_packed = operation.multiply(name, n_out=PROMPT_ROWS, n_in=n_values, n_columns=PROMPT, as_loaded=True)
                 return self._best(operation) / PROMPT_ROWS / PROMPT
 
-            streamed = [row(n_values, streamed_bytes) for n_values in (SHORT, LONG)]
-            # What is slower from caches than from memory, or at many columns than at one, was disturbed.
-            cached = [
-                min(row(n_values, cached_bytes), most) for n_values, most in zip((SHORT, LONG), streamed, strict=True)
-            ]
+            streamed_once, streamed = one_column(streamed_bytes)
+            cached_once, cached = one_column(cached_bytes)
             short, long = column(SHORT), column(PROMPT_LONG)
-        at_once = max(cached[0] / SHORT, cached[1] / LONG)
+        # What is slower from caches than from memory, or at many columns than at one, was disturbed.
+        at_long = min(cached.seconds(1, LONG), streamed.seconds(1, LONG))
+        cached = _line(min(cached.seconds(1, SHORT), streamed.seconds(1, SHORT)), at_long)
+        at_once = max(cached.seconds(1, SHORT) / SHORT, at_long / LONG)
         column_line = _line(min(short, at_once * SHORT), min(long, at_once * PROMPT_LONG), long=PROMPT_LONG)
-        return Product(_line(*streamed), _line(*cached), column_line, is_packed)
+        return Product(streamed, cached, column_line, streamed_once, min(cached_once, streamed_once), is_packed)
 
     def attention(self, type_name: str) -> Attention:
         """Measure attention over a KV cache of a type (`F16`).
@@ -301,7 +321,12 @@ def record(rates: Rates) -> dict[str, Any]:
     return {
         "rest": list(astuple(rates.rest)) if rates.rest else None,
         "products": {
-            name: [*_flat(each.streamed, each.cached, each.column), int(each.is_packed)]
+            name: [
+                *_flat(each.streamed, each.cached, each.column),
+                each.streamed_once,
+                each.cached_once,
+                int(each.is_packed),
+            ]
             for name, each in rates.products.items()
         },
         "attention": {name: _flat(each.token, each.prompt) for name, each in rates.attention.items()},
@@ -316,8 +341,8 @@ def from_record(entry: object, empty: Rates) -> Rates:
     rest, products, attention, disturbed = (entry.get(key) for key in ("rest", "products", "attention", "disturbed"))
     if not isinstance(products, dict) or not isinstance(attention, dict) or not isinstance(disturbed, list):
         return empty
-    flags = [each.pop() if isinstance(each, list) and len(each) == 7 else None for each in products.values()]
-    widths = [(rest, 6), *((each, 6) for each in products.values()), *((each, 4) for each in attention.values())]
+    flags = [each.pop() if isinstance(each, list) and len(each) == 9 else None for each in products.values()]
+    widths = [(rest, 5), *((each, 8) for each in products.values()), *((each, 4) for each in attention.values())]
     if not all(_are_times(numbers, width) for numbers, width in widths) or not all(map(_is_disturbed, disturbed)):
         return empty
     if any(flag not in (0, 1) for flag in flags):
@@ -336,8 +361,9 @@ def from_record(entry: object, empty: Rates) -> Rates:
 
 
 def _product(numbers: Sequence[float], *, is_packed: bool) -> Product:
-    streamed, cached, column = _lines(numbers)
-    return Product(streamed, cached, column, is_packed)
+    streamed, cached, column = _lines(numbers[:6])
+    streamed_once, cached_once = numbers[6:]
+    return Product(streamed, cached, column, streamed_once, cached_once, is_packed)
 
 
 def _is_disturbed(entry: object) -> bool:

@@ -129,7 +129,7 @@ class Privacy:
 
     Attributes:
         means: by which the programs were shut in, each tried on a program that does connect before.
-        is_shown: all came to their end, and no socket for the internet was opened.
+        is_shown: all came to their end, and no network socket was opened.
         answer: of `owm run`.
         commands: those that came to their end, in the order in which they were tried.
     """
@@ -235,7 +235,7 @@ def show_privacy(store: Store, model: str | None = None) -> Privacy:
             return missed(f"`owm {command}` did not come to its end")
         answer = answer or done.output.strip()
         if done.was_killed:
-            return missed(f"`owm {command}`: a socket for the internet was opened, and the kernel ended it there")
+            return missed(f"`owm {command}`: a network socket was opened, and the kernel ended it there")
         if done.code != 0 or not done.output.strip():
             lines = done.errors.strip().splitlines() or [f"exit code {done.code}"]
             return missed(f"`owm {command}`: there was no answer: {lines[-1]}")

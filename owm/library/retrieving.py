@@ -182,7 +182,8 @@ def _files(made_from: Mapping[str, Any], *, is_stored: bool = False) -> dict[str
     from owm.store.names import check_repo_path
 
     found: dict[str, tuple[int, str]] = {}
-    for each in made_from.get("files") or ():
+    files = made_from.get("files") or []
+    for each in files if isinstance(files, list) else [None]:
         path = text(each.get("path")) if isinstance(each, dict) else None
         size, sha256 = (natural(each.get("size_bytes")), text(each.get("sha256"))) if path else (None, None)
         if path is None or size is None or sha256 is None:

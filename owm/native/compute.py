@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from owm.errors import EngineError
@@ -14,11 +15,12 @@ _TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 6, "q5_1": 7, "q8_0"
 TYPES = tuple(_TYPES)  # ref: ggml/include/ggml.h, enum ggml_type
 
 _F32, _F16, _I32 = 0, 1, 26
-_N_GRAPH = 512  # nodes and leaves of a graph, at most
+_N_GRAPH = 512  # nodes and leaves of a graph that is not known to have more
 _CPU = 0
 _NO_HUGE_PAGES = 15  # ref: Linux, madvise(2)
 _PAGE = 4096
-_FILL = bytes(0x20 + (i * 7 ^ i >> 3) % 32 for i in range(1 << 16))
+_WEIGHTS = 64, 1024  # rows and values of which there are different ones
+_DEVIATION, _SPREAD = 0.02, 0.25  # of weights, and of the logarithm of that from row to row and matrix to matrix
 
 
 class _Parameters(ctypes.Structure):
@@ -83,6 +85,25 @@ def row_bytes(type_name: str, n_values: int) -> int:
     return int(_declared().ggml_row_size(_TYPES[type_name], n_values))
 
 
+@cache
+def _weights(type_name: str) -> bytes:
+    """Return rows of a type as a model has them.
+
+    What they are is part of how fast they are: ggml looks up what a block's scale is, so that many different ones take
+    longer than few.
+    """
+    import numpy as np
+
+    from owm.native import quants
+
+    draw, (n_rows, n_values) = np.random.default_rng(1), _WEIGHTS
+    deviations = _DEVIATION * np.exp(draw.normal(0, _SPREAD, (n_rows, 1)))
+    values = (draw.normal(size=(n_rows, n_values)) * deviations).astype(np.float32)
+    name = type_name.upper()
+    importance = np.ones(n_values, np.float32) if quants.requires_weights(name) else None
+    return bytes(quants.quantize(values, name, importance).tobytes())
+
+
 class Operation:
     """One graph of ggml over made-up values. Use it in a `with` statement, make it something, and `run` it."""
 
@@ -137,13 +158,14 @@ class Operation:
             EngineError: there is no memory for them.
         """
         lib, held = self._lib, self._context(n_weights)
-        context = self._context(2 * n_weights + 1, n_graphs=n_weights)
+        n_graph = max(_N_GRAPH, n_weights + 1) if in_one else _N_GRAPH
+        context = self._context(2 * n_weights + 1, n_graphs=1 if in_one else n_weights, n_graph=n_graph)
         weights = [lib.ggml_new_tensor_2d(held, _TYPES[type_name], n_in, n_out) for _ in range(n_weights)]
         columns = lib.ggml_new_tensor_2d(context, _F32, n_in, n_columns)
         results = [lib.ggml_mul_mat(context, each, columns) for each in weights]
         kind = self._kind(results[0], weights[0]) if as_loaded else self._plain
-        self._hold(held, weights, kind)
-        self._end(context, results, in_one=in_one)
+        self._hold(held, weights, type_name, kind)
+        self._end(context, results, n_graph=n_graph, in_one=in_one)
         return kind != self._plain
 
     def multiply_experts(
@@ -161,7 +183,7 @@ class Operation:
         chosen = lib.ggml_new_tensor_2d(context, _I32, n_used, n_columns)
         results = [lib.ggml_mul_mat_id(context, each, columns, chosen) for each in weights]
         kind = self._kind(results[0], weights[0])
-        self._hold(held, weights, kind)
+        self._hold(held, weights, type_name, kind)
         self._end(context, results)
         numbers = [(i * 7919 + j) % n_experts for i in range(n_columns) for j in range(n_used)]
         raw = (ctypes.c_int32 * len(numbers))(*numbers)
@@ -190,7 +212,7 @@ class Operation:
             lib.ggml_flash_attn_ext(context, queries, keys, values, mask, head_size**-0.5, 0.0, 0.0)
             for keys, values in zip(seen[::2], seen[1::2], strict=True)
         ]
-        self._hold(held, caches, self._plain)
+        self._hold(held, caches, type_name, self._plain)
         self._end(context, results)
 
     def scan(self, *, n_state: int, head_size: int, n_heads: int, n_columns: int, n_layers: int = 1) -> None:
@@ -250,13 +272,13 @@ class Operation:
             self._lib.ggml_backend_free(self._backend)
             self._backend = None
 
-    def _context(self, n_tensors: int, *, n_graphs: int = 0) -> int:
+    def _context(self, n_tensors: int, *, n_graphs: int = 0, n_graph: int = _N_GRAPH) -> int:
         """Return room for descriptions of tensors and graphs; the first of an operation frees what was before."""
         lib = self._lib
         if self._buffers:
             self._forget()
         n_bytes = n_tensors * lib.ggml_tensor_overhead()
-        n_bytes += n_graphs * lib.ggml_graph_overhead_custom(_N_GRAPH, False)
+        n_bytes += n_graphs * lib.ggml_graph_overhead_custom(n_graph, False)
         context: int | None = lib.ggml_init(_Parameters(n_bytes, None, True))
         if not context:
             raise EngineError("ggml has no memory to measure with")
@@ -287,21 +309,22 @@ class Operation:
             index += 1
         return self._plain
 
-    def _hold(self, context: int, tensors: list[int], kind: int) -> None:
-        """Give tensors memory as weights have it, and values that are normal numbers in any type."""
+    def _hold(self, context: int, tensors: list[int], type_name: str, kind: int) -> None:
+        """Give tensors memory as weights have it, and values as weights have them."""
         lib = self._lib
         self._allocate(context, kind)
         n_bytes = lib.ggml_nbytes(tensors[0])
-        raw = (_FILL * (n_bytes // len(_FILL) + 1))[:n_bytes]
+        some = _weights(type_name)
+        raw = (some * (n_bytes // len(some) + 1))[:n_bytes]
         for tensor in tensors:
             lib.ggml_backend_tensor_set(tensor, raw, 0, n_bytes)
 
-    def _end(self, context: int, results: list[int], *, in_one: bool = False) -> None:
+    def _end(self, context: int, results: list[int], *, n_graph: int = _N_GRAPH, in_one: bool = False) -> None:
         """Make a graph for each result, or one, and give memory to what is computed."""
         lib = self._lib
         for number, result in enumerate(results):
             if not number or not in_one:
-                self._graphs.append(lib.ggml_new_graph_custom(context, _N_GRAPH, False))
+                self._graphs.append(lib.ggml_new_graph_custom(context, n_graph, False))
             lib.ggml_build_forward_expand(self._graphs[-1], result)
         buffer = self._allocate(context, self._plain)
         lib.ggml_backend_buffer_clear(buffer, 0)  # pages that were never written are read from one and the same

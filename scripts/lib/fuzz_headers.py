@@ -127,9 +127,7 @@ def _rates() -> Any:
         line = Line(1e-7, 1e-10)
         product = Product(line, line, line)
         products = {name: product for name, _, _ in TENSOR_TYPES.values()}
-        _RATES = Rates(
-            2, 1 << 20, 1e10, Rest(1e-5, 1e-6, 1e-6, 1e-9, 1e-9, 1e-9), products, {"F16": Attention(line, line)}
-        )
+        _RATES = Rates(2, 1 << 20, 1e10, Rest(1e-5, 1e-6, 1e-9, 1e-9, 1e-9), products, {"F16": Attention(line, line)})
     return _RATES
 
 

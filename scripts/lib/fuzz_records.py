@@ -1,5 +1,6 @@
 """Targets of fuzzing: what owm has written itself and reads again, and what people give it as files."""
 
+import hashlib
 import json
 import random
 import sys
@@ -115,6 +116,82 @@ class Manifest(FileTarget):
         _ = found.manifest.blanked, found.size_bytes, found.is_verified
         if found not in store.models([]):
             raise Wrong("a model that is not listed")
+
+
+class Recipe(FileTarget):
+    """How a model was made, in a manifest beside it or in a record of owm's own, as `--reproduce` reads that."""
+
+    name = "recipes"
+
+    @cached_property
+    def model(self) -> bytes:
+        from support.tiny_gguf import write_tiny_gguf
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "of.gguf")
+            write_tiny_gguf(path)
+            return path.read_bytes()
+
+    @cached_property
+    def seeds(self) -> list[bytes]:
+        sha256 = hashlib.sha256(self.model).hexdigest()
+        file = {"path": "of.gguf", "size_bytes": len(self.model), "sha256": sha256}
+        shared = {
+            "files": [file],
+            "by": "owm 0.1.0",
+            "versions": {"owm": "0.1.0", "llama_cpp": "llama-cpp-python 0.3.36"},
+        }
+        options = {"tensor_type": ["attn_v=Q8_0"], "pure": True, "split_max_size": 1 << 20, "pre": "default"}
+        imatrix = {
+            "file": "i.gguf",
+            "path": "i.gguf",
+            "size_bytes": 10,
+            "sha256": SHA256,
+            "calibration": {"name": "c.txt", "sha256": SHA256},
+        }
+        recipes: list[dict[str, Any]] = [
+            {"path": "of.gguf", "type": "Q5_1", "action": "quantize", "options": options, **shared},
+            {"model": "o/r:F16", "commit": COMMIT, "type": "Q4_0", "action": "quantize", "imatrix": imatrix, **shared},
+            {"checkpoint": "o/r", "commit": COMMIT, "type": "BF16", "action": "convert", "options": {}, **shared},
+            {
+                "path": "of.gguf",
+                "type": "6.99BPW",
+                "tensor_types": {"output.weight": "Q5_0"},
+                "action": "quantize",
+                **shared,
+            },
+            {"by": "another 1.0", "action": "foreign", "files": [file]},
+        ]
+        known = {"format": "owm.made", "version": 1, "ref": "of", "name": "of", "label": "Q5_1", "commit": None}
+        files = [{"name": "m.gguf", "size_bytes": len(self.model), "sha256": sha256}]
+        return [json.dumps({**known, "files": files, "made_from": recipe}).encode() for recipe in recipes]
+
+    def drive(self, case: bytes, folder: Path) -> None:
+        from owm.errors import ModelNotFound
+        from owm.library import provenance, reproducing, retrieving
+        from owm.store.local import Store
+
+        sha256 = hashlib.sha256(self.model).hexdigest()
+        for place in ("beside", "made"):
+            store = Store(folder / place / "owm_home", folder / place / "hf_home")
+            path = folder / place / "m.gguf"
+            (store.home / "made").mkdir(parents=True, exist_ok=True)
+            for model in (path, path.with_name("of.gguf")):
+                model.write_bytes(self.model)
+            record = path.with_name("m.manifest.json") if place == "beside" else store.home / "made" / f"{sha256}.json"
+            record.write_bytes(case)
+            found = provenance.find(str(path), store, provenance.Lineages(store))
+            tell(json.dumps, provenance.Lineages(store).of(found).record())
+
+            def absent(what: object) -> Any:
+                raise ModelNotFound(f"{what} is not fetched here", ref=str(what))
+
+            def again() -> None:
+                target = reproducing.find_target(str(path), store)  # noqa: B023
+                source = retrieving.find_source(target, store, fetch=absent, pull=absent)  # noqa: B023
+                retrieving.find_imatrix(target, source, store)  # noqa: B023
+
+            tell(again)
 
 
 class RunManifest(FileTarget):

@@ -232,7 +232,9 @@ def _move_key(dice: random.Random, tree: Tree, trees: Sequence[Tree]) -> None:
     elif kind == 3:
         name, of, raw = tree.keys[at]
         tree.keys[at] = (
-            dice.choice((name + b"x", name[:-1], b"", b"k" * dice.choice((63, 64, 65535, 65536)), b"\xff", b"a\0")),
+            dice.choice(
+                (name + b"x", name[:-1], b"", b"k" * dice.choice((63, 64, 1024, 1025, 65535, 65536)), b"\xff", b"a\0")
+            ),
             of,
             raw,
         )

@@ -166,7 +166,7 @@ def test_a_program_that_does_open_a_socket_is_found_out(
     monkeypatch.setattr(diagnosing.seclusion, "available", lambda: ("filter",))
     done = run_here(capsys, "doctor", "--privacy", str(model))
     assert done.exit_code == 1
-    assert "a socket for the internet was opened, and the kernel ended it there" in done
+    assert "a network socket was opened, and the kernel ended it there" in done
     assert json.loads(run_here(capsys, "doctor", "--privacy", str(model), "--json"))["is_shown"] is False
 
 

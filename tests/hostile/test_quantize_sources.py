@@ -222,6 +222,24 @@ def test_huge_values_are_one_error(model: Path, capsys: pytest.CaptureFixture[st
     assert not model.with_name("x.gguf").exists()
 
 
+def test_values_that_overflow_a_scale_are_one_error_and_ggml_is_not_heard(
+    model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from owm.formats.gguf import read_header
+
+    write_tiny_gguf(model, n_embd=256, n_blocks=1)
+    header, raw = read_header(model), bytearray(model.read_bytes())
+    found = next(found for found in header.tensors if found.name == "blk.0.ffn_down.weight")
+    begin = header.data_offset + found.offset
+    raw[begin : begin + found.n_bytes] = np.full(found.n_elements, 9e5, "<f4").tobytes()
+    model.write_bytes(raw)
+    code, out, err = quantize(capfd, model, "Q4_0", "--pure", "-o", "x.gguf")
+    assert (code, out) == (7, ""), err
+    assert "blk.0.ffn_down.weight as Q4_0 comes to values that are no numbers" in error_of(err)
+    assert "ggml_validate_row_data" not in err
+    assert not model.with_name("x.gguf").exists()
+
+
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ RATES = Rates(
     n_threads=2,
     cache_bytes=32 << 20,
     bytes_per_second=25e9,
-    rest=Rest(1e-6, 3e-7, 6e-7, 2e-10, 2e-9, 2e-10),
+    rest=Rest(1e-6, 3e-7, 2e-10, 2e-9, 2e-10),
     products={"Q4_K": product(20), "F16": product(20, 2.0), "F32": product(20, 4.0)},
     attention={"F16": Attention(Line(1e-8, 1e-11), Line(1e-9, 2e-12))},
 )
@@ -110,6 +110,16 @@ def test_weights_that_caches_hold_are_not_read_from_memory() -> None:
     tiny_cache = replace(RATES, cache_bytes=1 << 20)
     assert tg(small, large_cache) > 1.5 * tg(small, tiny_cache)
     assert tg(dense(), large_cache) > tg(dense())
+
+
+def test_a_product_takes_time_whatever_its_rows() -> None:
+    small, slow = dense(30, 512, n_inner=1024), replace(product(20), streamed_once=5e-6)
+    tiny_cache = replace(RATES, cache_bytes=1 << 20)
+    rates = replace(tiny_cache, products={"Q4_K": slow})
+    n_products = 7 * 30 + 1
+    assert 1 / tg(small, rates) - 1 / tg(small, tiny_cache) == pytest.approx(5e-6 * n_products, rel=0.01)
+    cached = replace(rates, cache_bytes=1 << 30)
+    assert tg(small, cached) == tg(small, replace(RATES, cache_bytes=1 << 30))
 
 
 def test_a_type_that_computes_slowly_is_said_to_be_limited_by_that() -> None:

@@ -17,7 +17,7 @@ from owm.hardware.matvec import Attention, Line, Measuring, Product, Rates, Rest
 from owm.native.compute import TYPES, Operation, row_bytes
 
 HERE = Machine("A CPU", "x86_64", "linux", 4, 8, 16, (), "a build")
-SOME = Product(Line(1e-9, 2e-11), Line(0.0, 1e-11), Line(0.0, 1e-12), is_packed=True)
+SOME = Product(Line(1e-9, 2e-11), Line(0.0, 1e-11), Line(0.0, 1e-12), 5e-6, 1e-6, is_packed=True)
 
 
 class Pretended:
@@ -41,7 +41,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
 
     def rest(self: Measuring) -> Rest:
         made.note(self, "rest")
-        return Rest(1e-6, 1e-7, 2e-7, 1e-10, 1e-9, 1e-10)
+        return Rest(1e-6, 1e-7, 1e-10, 1e-9, 1e-10)
 
     def product(self: Measuring, name: str) -> Product:
         if name == "I8":
@@ -75,6 +75,7 @@ def test_products_of_a_type_take_time(name: str, short: Measuring) -> None:
     found = short.product(name)
     for line in (found.streamed, found.cached, found.column):
         assert 0 < line.seconds(1, 2048) < 0.01
+    assert 0 <= found.cached_once <= found.streamed_once < 0.01
     assert found.expert_column in (found.column, found.cached)
     # From caches, and with many columns at once, nothing is slower.
     assert found.cached.seconds(1, 4096) <= 1.001 * found.streamed.seconds(1, 4096)
@@ -88,7 +89,7 @@ def test_attention_and_the_rest_take_time(short: Measuring) -> None:
     assert short.attention("Q8_0").token.seconds(1, 64) > 0
     rest = short.rest()
     assert rest.graph > 0
-    assert rest.product >= rest.node >= 0
+    assert rest.node >= 0
     assert rest.value > 0
     assert rest.decaying > 0
 
@@ -224,12 +225,13 @@ def test_measuring_is_told_where_it_takes_a_while(pretended: Pretended) -> None:
     "damage",
     [
         None, [], "x", {"4": 3}, {"4": {}}, {"4": {"rest": [1], "products": {}, "attention": {}, "disturbed": []}},
-        {"4": {"rest": [1e-6] * 6, "products": {"F16": [0] * 7}, "attention": {}, "disturbed": []}},
-        {"4": {"rest": [1e-6] * 6, "products": {"F16": [-1.0] * 6 + [0]}, "attention": {}, "disturbed": []}},
-        {"4": {"rest": [1e-6] * 6, "products": {"F16": [1e-9] * 6 + [2]}, "attention": {}, "disturbed": []}},
-        {"4": {"rest": [1e-6] * 6, "products": {}, "attention": {"F16": [1e-9]}, "disturbed": []}},
-        {"4": {"rest": [1e-6] * 6, "products": {}, "attention": {}, "disturbed": [["a", "b"]]}},
-        {"4": {"rest": [1e-6] * 6, "products": [], "attention": {}, "disturbed": []}},
+        {"4": {"rest": [1e-6] * 5, "products": {"F16": [0] * 9}, "attention": {}, "disturbed": []}},
+        {"4": {"rest": [1e-6] * 5, "products": {"F16": [-1.0] * 8 + [0]}, "attention": {}, "disturbed": []}},
+        {"4": {"rest": [1e-6] * 5, "products": {"F16": [1e-9] * 8 + [2]}, "attention": {}, "disturbed": []}},
+        {"4": {"rest": [1e-6] * 5, "products": {"F16": [1e-9] * 6 + [0]}, "attention": {}, "disturbed": []}},
+        {"4": {"rest": [1e-6] * 5, "products": {}, "attention": {"F16": [1e-9]}, "disturbed": []}},
+        {"4": {"rest": [1e-6] * 5, "products": {}, "attention": {}, "disturbed": [["a", "b"]]}},
+        {"4": {"rest": [1e-6] * 5, "products": [], "attention": {}, "disturbed": []}},
     ],
 )  # fmt: skip
 def test_damaged_speeds_are_measured_anew_and_mended(damage: Any, pretended: Pretended, tmp_path: Path) -> None:

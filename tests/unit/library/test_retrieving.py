@@ -97,6 +97,8 @@ TEXT = {"name": "{folder}/pipe", "path": "{folder}/pipe", "sha256": "a" * 64}
         ({"path": "/dev/zero"}, 5, "only a file is taken"),
         ({"path": "{folder}"}, 5, "only a file is taken"),
         ({"files": []}, 5, "only a file is taken"),
+        ({"files": 5}, 7, "does not say in a way that owm writes"),
+        ({"files": {"path": "f32.gguf"}}, 7, "does not say in a way that owm writes"),
         ({"files": [{"path": "pipe", "size_bytes": 0, "sha256": "a" * 64}]}, 7, "pipe is not what it was"),
         ({"model": 3, "files": [{"path": "/dev/zero", "size_bytes": 0, "sha256": "a" * 64}]}, 7, "unsafe name"),
         ({"imatrix": IMATRIX}, 3, "importance matrix m.gguf"),
