@@ -184,8 +184,8 @@ def _files(made_from: Mapping[str, Any], *, is_stored: bool = False) -> dict[str
     found: dict[str, tuple[int, str]] = {}
     files = made_from.get("files") or []
     for each in files if isinstance(files, list) else [None]:
-        path = text(each.get("path")) if isinstance(each, dict) else None
-        size, sha256 = (natural(each.get("size_bytes")), text(each.get("sha256"))) if path else (None, None)
+        known = each if isinstance(each, dict) else {}
+        path, size, sha256 = text(known.get("path")), natural(known.get("size_bytes")), text(known.get("sha256"))
         if path is None or size is None or sha256 is None:
             raise Damaged("a manifest does not say in a way that owm writes what its model was made of")
         found[path if is_stored else check_repo_path(path)] = (size, sha256)
