@@ -228,9 +228,10 @@ class Measuring:
                 (n_few, few), (n_many, many) = few_rows(n_bytes), rows(SHORT, n_bytes)
                 n_long, long = rows(LONG, n_bytes)
                 once = 0.0
-                if n_many > n_few:
-                    once = min(few, max(0.0, few - n_few * (many - few) / (n_many - n_few)))
-                return once, _line(max(0.0, many - once) / n_many, max(0.0, long - once) / n_long)
+                if n_many > n_few and many > few:  # else it was disturbed, or there are no more rows
+                    once = max(0.0, few - n_few * (many - few) / (n_many - n_few))
+                once = min(once, many / 2, long / 2)
+                return once, _line((many - once) / n_many, (long - once) / n_long)
 
             def column(n_values: int) -> float:
                 nonlocal is_packed
