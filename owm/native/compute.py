@@ -20,6 +20,7 @@ _CPU = 0
 _NO_HUGE_PAGES = 15  # ref: Linux, madvise(2)
 _PAGE = 4096
 _WEIGHTS = 64, 1024  # rows and values of which there are different ones
+_WITH_TABLES = ("iq1_", "iq2_", "iq3_")
 _DEVIATION, _SPREAD = 0.02, 0.25  # of weights, and of the logarithm of that from row to row and matrix to matrix
 
 
@@ -90,18 +91,19 @@ def _weights(type_name: str) -> bytes:
     """Return rows of a type as a model has them.
 
     What they are is part of how fast they are: ggml looks up what a block's scale is, so that many different ones take
-    longer than few.
+    longer than few. Of types for which ggml would make tables for seconds it is any bytes, of which two are a scale
+    that is near 1.
     """
     import numpy as np
 
     from owm.native import quants
 
     draw, (n_rows, n_values) = np.random.default_rng(1), _WEIGHTS
+    if type_name.startswith(_WITH_TABLES):
+        return bytes(draw.integers(0x20, 0x40, n_rows * row_bytes(type_name, n_values), np.uint8).tobytes())
     deviations = _DEVIATION * np.exp(draw.normal(0, _SPREAD, (n_rows, 1)))
     values = (draw.normal(size=(n_rows, n_values)) * deviations).astype(np.float32)
-    name = type_name.upper()
-    importance = np.ones(n_values, np.float32) if quants.requires_weights(name) else None
-    return bytes(quants.quantize(values, name, importance).tobytes())
+    return bytes(quants.quantize(values, type_name.upper()).tobytes())
 
 
 class Operation:
