@@ -108,8 +108,12 @@ def plan_conversion(
         warning = entry.warn(config) if entry.warn else None
         entry.check(config, class_name(checkpoint.config))
         planned = _map_names(tensors, entry, config, wanted, n_blocks=block_count(hparams, config))
+    vocab_size = _vocab_size(config)
+    most = max((size for tensor in checkpoint.tensors.values() for size in tensor.shape), default=0)
+    if vocab_size is not None and vocab_size > most:  # as many tokens would be made up
+        raise Damaged(f"the config's vocab_size is {vocab_size}, and no tensor has more than {most} rows")
     vocabulary = read_vocabulary(
-        checkpoint.folder, entry.vocab, vocab_size=_vocab_size(config), config=checkpoint.config, pre=pre
+        checkpoint.folder, entry.vocab, vocab_size=vocab_size, config=checkpoint.config, pre=pre
     )
     known, problem = _facts(checkpoint, entry, planned, name)
     metadata: dict[str, Value] = {

@@ -12,6 +12,7 @@ from owm.batch import record_line
 from owm.batch.journal import Journal
 from owm.batch.ledger import Ledger
 from owm.convert import peft
+from owm.convert.conversion import plan_folder
 from owm.engine import context
 from owm.engine.constrain import Constraint
 from owm.errors import MAX_CHARS, Damaged, MalformedFile, OwmError, SourceUnreachable, UsageError
@@ -229,3 +230,9 @@ def test_a_bound_of_a_schema_that_no_double_holds(keyword: str) -> None:
 def test_a_strength_of_an_adapter_that_no_double_holds(name: str) -> None:
     with pytest.raises(Damaged, match=f"{name} should be a number above 0"):
         peft.Settings.read({"use_rslora": True, "r": 8, "lora_alpha": 16, name: 10**400})
+
+
+def test_a_vocabulary_that_no_tensor_has_rows_for(tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "tiny", config={"vocab_size": 1_000_001})
+    with pytest.raises(Damaged, match="vocab_size is 1000001, and no tensor has more than"):
+        plan_folder(folder)

@@ -9,7 +9,7 @@ from typing import Any
 from owm.errors import Damaged
 
 MAX_BYTES = 256 << 20  # the largest tokenizer.json known has 33 MB
-MAX_TOKENS = 1 << 22
+MAX_TOKENS = 1 << 20  # as many texts as a model file's arrays may have in all
 _HINT = "the file is damaged; fetch the checkpoint again"
 
 
