@@ -29,6 +29,7 @@ from owm.store.sources.modelscope import ModelScopeSource
 from support.hub_server import HubServer, Repo
 from support.journals import record
 from support.packed_gguf import F32, STRING, U32, U64, array, key, pack, tensor
+from support.tiny_checkpoint import write_tiny_checkpoint
 
 LLAMA = key("general.architecture", STRING, "llama")
 LAYERS = key("llama.block_count", U32, 1)
