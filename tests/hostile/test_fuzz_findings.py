@@ -234,6 +234,8 @@ def test_a_strength_of_an_adapter_that_no_double_holds(name: str) -> None:
 
 
 def test_a_vocabulary_that_no_tensor_has_rows_for(tmp_path: Path) -> None:
-    folder = write_tiny_checkpoint(tmp_path / "tiny", config={"vocab_size": 1_000_001})
+    folder = write_tiny_checkpoint(tmp_path / "tiny")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 1_000_001}))
     with pytest.raises(Damaged, match="vocab_size is 1000001, and no tensor has more than"):
         plan_folder(folder)
