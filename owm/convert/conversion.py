@@ -111,7 +111,10 @@ def plan_conversion(
     vocab_size = _vocab_size(config)
     most = max((size for tensor in checkpoint.tensors.values() for size in tensor.shape), default=0)
     if vocab_size is not None and vocab_size > most:  # as many tokens would be made up
-        raise Damaged(f"the config's vocab_size is {vocab_size}, and no tensor has more than {most} rows")
+        raise Damaged(
+            f"the config's vocab_size is {vocab_size}, and no tensor has more than {most} rows",
+            hint="config.json and the weights are not of one model: fetch the checkpoint again",
+        )
     vocabulary = read_vocabulary(
         checkpoint.folder, entry.vocab, vocab_size=vocab_size, config=checkpoint.config, pre=pre
     )

@@ -172,7 +172,16 @@ class Recipe(FileTarget):
         from owm.store.local import Store
 
         sha256 = hashlib.sha256(self.model).hexdigest()
-        for place in ("beside", "made"):
+
+        def absent(what: object) -> Any:
+            raise ModelNotFound(f"{what} is not fetched here", ref=str(what))
+
+        def again(path: Path, store: Store) -> None:
+            target = reproducing.find_target(str(path), store)
+            source = retrieving.find_source(target, store, fetch=absent, pull=absent)
+            retrieving.find_imatrix(target, source, store)
+
+        for place in ("made", "beside"):
             store = Store(folder / place / "owm_home", folder / place / "hf_home")
             path = folder / place / "m.gguf"
             (store.home / "made").mkdir(parents=True, exist_ok=True)
@@ -182,16 +191,9 @@ class Recipe(FileTarget):
             record.write_bytes(case)
             found = provenance.find(str(path), store, provenance.Lineages(store))
             tell(json.dumps, provenance.Lineages(store).of(found).record())
-
-            def absent(what: object) -> Any:
-                raise ModelNotFound(f"{what} is not fetched here", ref=str(what))
-
-            def again() -> None:
-                target = reproducing.find_target(str(path), store)  # noqa: B023
-                source = retrieving.find_source(target, store, fetch=absent, pull=absent)  # noqa: B023
-                retrieving.find_imatrix(target, source, store)  # noqa: B023
-
-            tell(again)
+            if place == "made":
+                tell(again, path, store)
+        again(path, store)  # what is refused last is the outcome
 
 
 class RunManifest(FileTarget):
